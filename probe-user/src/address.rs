@@ -1,0 +1,190 @@
+//! Where a service listens: `unix:/path`, `unix:@name`, `tcp:[ADDR:]PORT`, `udp:[ADDR:]PORT`.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A declared or observed address. The network namespace is the host's until services can name another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// A socket file, by absolute path.
+    Unix(PathBuf),
+    /// An abstract name, without its leading NUL. Bytes that are no UTF-8 are written as `\xNN`.
+    Abstract(String),
+    Tcp(Inet),
+    Udp(Inet),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Inet {
+    /// `None`: any address.
+    pub ip: Option<IpAddr>,
+    pub port: u16,
+}
+
+impl Inet {
+    /// Whether a socket bound to `ip` serves what this declares: the declared address itself or a wildcard.
+    pub fn is_served_by(&self, ip: IpAddr) -> bool {
+        match self.ip {
+            None => true,
+            Some(want) => want == ip || ip.is_unspecified() && (ip.is_ipv6() || want.is_ipv4()),
+        }
+    }
+}
+
+impl Address {
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(p) => Some(p),
+            _ => None,
+        }
+    }
+
+    pub fn inet(&self) -> Option<&Inet> {
+        match self {
+            Self::Tcp(i) | Self::Udp(i) => Some(i),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with an address that does not parse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no address: {problem}; expected unix:/path, unix:@name, tcp:[ADDR:]PORT or udp:[ADDR:]PORT")]
+pub struct AddressError {
+    pub text: String,
+    pub problem: String,
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let fail = |problem: String| AddressError { text: text.to_owned(), problem };
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(fail("it has no scheme before a colon".into()));
+        };
+        match scheme {
+            "unix" => {
+                if let Some(name) = rest.strip_prefix('@') {
+                    if name.is_empty() {
+                        return Err(fail("the abstract name is empty".into()));
+                    }
+                    return Ok(Self::Abstract(name.to_owned()));
+                }
+                if !rest.starts_with('/') {
+                    return Err(fail(format!("the path {rest:?} is not absolute")));
+                }
+                if rest.len() > 107 {
+                    return Err(fail(format!("the path has {} bytes, the kernel takes 107", rest.len())));
+                }
+                Ok(Self::Unix(normal(Path::new(rest))))
+            }
+            "tcp" => Ok(Self::Tcp(inet(rest).map_err(fail)?)),
+            "udp" => Ok(Self::Udp(inet(rest).map_err(fail)?)),
+            other => Err(fail(format!("the scheme {other:?} is unknown"))),
+        }
+    }
+}
+
+/// Without empty and `.` components. `..` stays: what it means depends on links.
+fn normal(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+fn inet(text: &str) -> Result<Inet, String> {
+    let (ip, port) = match text.rsplit_once(':') {
+        None => (None, text),
+        Some((ip, port)) => (Some(ip), port),
+    };
+    let port = port.parse::<u16>().ok().filter(|p| *p != 0).ok_or(format!("{port:?} is no port from 1 to 65535"))?;
+    let ip = match ip {
+        None | Some("*" | "") => None,
+        Some(v6) if v6.starts_with('[') && v6.ends_with(']') => Some(IpAddr::V6(
+            v6[1..v6.len() - 1].parse::<Ipv6Addr>().map_err(|_| format!("{v6:?} is no IPv6 address"))?,
+        )),
+        Some(v4) => Some(IpAddr::V4(v4.parse::<Ipv4Addr>().map_err(|_| {
+            format!("{v4:?} is no IPv4 address (an IPv6 address stands in brackets, a host name is not looked up)")
+        })?)),
+    };
+    Ok(Inet { ip, port })
+}
+
+impl fmt::Display for Inet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            None => write!(f, "{}", self.port),
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:{}", self.port),
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(p) => write!(f, "unix:{}", p.display()),
+            Self::Abstract(n) => write!(f, "unix:@{n}"),
+            Self::Tcp(i) => write!(f, "tcp:{i}"),
+            Self::Udp(i) => write!(f, "udp:{i}"),
+        }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_round_trip() {
+        for text in ["unix:/run/a.sock", "unix:@name", "tcp:80", "tcp:127.0.0.1:80", "udp:[::1]:53"] {
+            let a: Address = text.parse().unwrap();
+            assert_eq!(a.to_string(), text);
+        }
+        assert_eq!("unix:/run//./a".parse::<Address>().unwrap().to_string(), "unix:/run/a");
+        assert_eq!("tcp:*:80".parse::<Address>().unwrap().to_string(), "tcp:80");
+    }
+
+    #[test]
+    fn what_does_not_parse_says_why() {
+        for (text, why) in [
+            ("/run/a.sock", "no scheme"),
+            ("unix:run/a", "not absolute"),
+            ("unix:@", "empty"),
+            ("tcp:0", "no port"),
+            ("tcp:localhost:80", "host name"),
+            ("tcp:::1:80", "no IPv4"),
+            ("sctp:80", "unknown"),
+        ] {
+            let e = text.parse::<Address>().unwrap_err().to_string();
+            assert!(e.contains(why), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_socket_serves_a_declared_address() {
+        let want = Inet { ip: Some("127.0.0.1".parse().unwrap()), port: 80 };
+        assert!(want.is_served_by("0.0.0.0".parse().unwrap()));
+        assert!(want.is_served_by("::".parse().unwrap()));
+        assert!(!want.is_served_by("127.0.0.2".parse().unwrap()));
+        let want = Inet { ip: Some("::1".parse().unwrap()), port: 80 };
+        assert!(!want.is_served_by("0.0.0.0".parse().unwrap()));
+    }
+}

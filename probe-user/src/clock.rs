@@ -1,0 +1,52 @@
+//! The only clock. Everything else is told the time.
+
+use std::{fmt, ops, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds on the boot clock (`CLOCK_BOOTTIME`), which goes on while the machine sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    pub const ZERO: Self = Self(0);
+
+    /// The time since `earlier`, zero if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl ops::Add<Duration> for Nanos {
+    type Output = Self;
+
+    fn add(self, d: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+    }
+}
+
+fn read(clock: libc::clockid_t) -> Nanos {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid timespec for the kernel to fill; these clocks exist on every supported kernel.
+    unsafe { libc::clock_gettime(clock, &raw mut t) };
+    Nanos(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+}
+
+/// Now, on the boot clock.
+pub fn now() -> Nanos {
+    read(libc::CLOCK_BOOTTIME)
+}
+
+/// What must be added to a boot-clock time to get nanoseconds since the Unix epoch.
+pub fn wall_offset() -> i64 {
+    let boot = read(libc::CLOCK_BOOTTIME).0 as i64;
+    let wall = read(libc::CLOCK_REALTIME).0 as i64;
+    wall - boot
+}

@@ -1,0 +1,3 @@
+//! The engine: pure, no I/O, no clock.
+
+pub mod finding;

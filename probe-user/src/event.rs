@@ -1,0 +1,290 @@
+//! What can happen: the input of the engine, as it also stands in a recorded trace.
+//!
+//! *Edges* tell that something happened at a moment. *Levels* tell how something was at a moment, and are what verdicts
+//! rest on. Every event carries its own time; its `time_source` says whose clock read it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{address::Address, clock::Nanos, signal::Signal};
+
+/// Clock ticks a second in `/proc/PID/stat`: fixed at 100 in the kernel's user interface on every Linux port.
+pub const TICKS: u64 = 100;
+
+/// A process, for as long as it lives: pids are reused, so a pid alone is never an identity.
+///
+/// The start is counted in clock ticks since boot, because that is all that `/proc` tells; nanoseconds from the kernel
+/// are cut down to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProcId {
+    pub pid: u32,
+    pub start_ticks: u64,
+}
+
+impl ProcId {
+    pub fn new(pid: u32, start: Nanos) -> Self {
+        Self { pid, start_ticks: start.0 / (1_000_000_000 / TICKS) }
+    }
+}
+
+/// A file by what it is, not by its name: the super block's device in the kernel's encoding (major << 20 | minor), and
+/// the inode number. `unix_diag` tells only the lower 32 bits of the inode; those are kept for socket files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileId {
+    pub dev: u32,
+    pub ino: u64,
+}
+
+/// A process as far as it is known. Absent facts are `None`, never invented.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub id: ProcId,
+    /// Boot clock; as exact as its source (10 ms from `/proc`).
+    pub start: Nanos,
+    pub parent: Option<ProcId>,
+    pub comm: String,
+    pub uid: Option<u32>,
+    /// Path of the executable without ` (deleted)`; `exe_deleted` says whether that stood there.
+    pub exe: Option<String>,
+    #[serde(default)]
+    pub exe_deleted: bool,
+    pub exe_id: Option<FileId>,
+    /// Empty where unknown. Bytes that are no UTF-8 are replaced.
+    #[serde(default)]
+    pub argv: Vec<String>,
+    /// The systemd unit, from the cgroup's name: `redis.service`, `session-3.scope`.
+    pub unit: Option<String>,
+}
+
+/// Who did something. Captured when it happened, so it is known after the process is gone.
+pub type Actor = Process;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeSource {
+    /// The kernel read the clock when it happened.
+    Kernel,
+    /// probe read the clock when it noticed.
+    Observed,
+}
+
+/// A kernel socket, by its cookie, which is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SocketId(pub u64);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    Code(i32),
+    Signal { signal: Signal, core: bool },
+    /// The end was not seen.
+    Unknown,
+}
+
+impl ExitStatus {
+    /// From the word that wait(2) gives.
+    pub fn from_wait(status: u32) -> Self {
+        match status & 0x7f {
+            0 => Self::Code((status >> 8 & 0xff) as i32),
+            n => Self::Signal { signal: Signal(n as i32), core: status & 0x80 != 0 },
+        }
+    }
+}
+
+/// What `signal_generate` said became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalResult {
+    Queued,
+    Ignored,
+    AlreadyPending,
+    Overflow,
+    InfoLost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disposition {
+    Default,
+    Ignored,
+    Caught,
+    Blocked,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalSent {
+    pub target: Process,
+    pub signal: Signal,
+    /// `si_code`.
+    pub code: i32,
+    pub result: SignalResult,
+    pub disposition: Disposition,
+    /// Where a fault happened, for SEGV, BUS, ILL, FPE.
+    pub fault_addr: Option<u64>,
+    /// `None`: the kernel itself.
+    pub actor: Option<Actor>,
+}
+
+/// What a name in the file system leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathState {
+    Absent,
+    Socket(FileId),
+    /// Something else, for example `regular file`.
+    Other(String),
+    /// Could not be looked at; the error.
+    Unknown(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketState {
+    /// Accepts connections, or is a bound datagram socket.
+    Listening,
+    /// Bound, `listen` not called.
+    Bound,
+    /// `shutdown` was called on the listener: it exists, and nothing will be accepted.
+    ShutDown,
+}
+
+/// A descriptor that holds a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub process: ProcId,
+    pub fd: i32,
+}
+
+/// A live kernel socket that is bound to an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    pub id: SocketId,
+    /// Inode number of the socket itself (the number in `socket:[N]`).
+    pub inode: u64,
+    pub state: SocketState,
+    /// The socket file that it was bound to; stays after an unlink or a rename.
+    pub file: Option<FileId>,
+    /// Local IP address of TCP and UDP sockets.
+    pub ip: Option<IpAddr>,
+    /// Connections waiting to be accepted, and how many may.
+    pub queue: u32,
+    pub backlog: u32,
+    /// Who holds it. Empty with `holders_known`: nobody, it is on its way between processes.
+    pub holders: Vec<Holder>,
+    pub holders_known: bool,
+}
+
+/// How a declared address was, at a moment. A level: the newest one counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressState {
+    pub address: Address,
+    /// For `unix:/path` only.
+    pub path: Option<PathState>,
+    /// All live sockets bound to it, for paths also those bound under this name whose file is gone or replaced.
+    pub sockets: Vec<Socket>,
+    /// Processes among the holders that the engine may not have met.
+    pub processes: Vec<Process>,
+    /// `false`: the kernel could not be asked; the reason. Nothing may be concluded from `sockets` then.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PidFileContent {
+    Absent,
+    Empty,
+    Pid(u32),
+    /// Something else stands in it; its beginning.
+    Garbage(String),
+    /// Not a regular file, or unreadable; why.
+    Unreadable(String),
+}
+
+/// How a declared PID file was, at a moment. A level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PidFileState {
+    pub path: String,
+    pub content: PidFileContent,
+    /// When it was last written, on the boot clock (0 for before boot).
+    pub modified: Nanos,
+    /// The live process of that pid.
+    pub process: Option<Process>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathChange {
+    /// A name appeared: bind, link.
+    Created,
+    /// A name went: unlink.
+    Removed,
+    RenamedAway,
+    /// Another file took the name.
+    RenamedTo,
+}
+
+/// The state of everything declared, read after the hooks were attached and `began`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When reading began; what an edge says after this is newer than the snapshot.
+    pub began: Nanos,
+    pub reason: SnapshotReason,
+    /// Every live process that a declaration selects, every holder of a declared address, every process that a PID file
+    /// names, and all their descendants.
+    pub processes: Vec<Process>,
+    pub addresses: Vec<AddressState>,
+    pub pid_files: Vec<PidFileState>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotReason {
+    Start,
+    Loss,
+    Interval,
+}
+
+/// One thing that happened, or that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it happened (an edge) or was looked at (a level), on the boot clock.
+    pub at: Nanos,
+    pub time_source: TimeSource,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "events are moved once into the engine and never stored in bulk")]
+pub enum What {
+    // Edges: processes.
+    Exec { process: Process },
+    Fork { child: Process },
+    /// `listeners`: inodes of the listening sockets that it still held open; `None` where that could not be read.
+    Exit { process: Process, status: ExitStatus, listeners: Option<Vec<u64>> },
+    Signal(SignalSent),
+    /// `rss`: resident bytes, where the kernel told.
+    Oom { victim: Process, rss: Option<u64> },
+    // Edges: sockets. They name the actor and the moment; the state follows as a level.
+    /// A TCP listener began or a UDP socket was bound.
+    Listen { address: Address, process: Process, socket: Option<SocketId>, inode: Option<u64> },
+    /// A TCP listener stopped listening (close or shutdown), or a bound UDP socket was released.
+    Unlisten { address: Address, socket: Option<SocketId>, inode: Option<u64> },
+    /// The last descriptor of a watched socket was closed.
+    SocketClosed { inode: u64 },
+    /// A declared path changed. A hint: the state follows as a level.
+    Path { address: Address, change: PathChange, actor: Option<Actor> },
+    // Levels.
+    Address(AddressState),
+    PidFile(PidFileState),
+    Snapshot(Snapshot),
+    // About probe itself.
+    /// Events were lost. Verdicts are unknown until a snapshot with [`SnapshotReason::Loss`] settles them.
+    Lost { source: String, count: u64 },
+    /// The time of [`crate::engine::Engine::deadline`] has come.
+    Timer,
+}

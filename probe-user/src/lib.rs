@@ -1,0 +1,13 @@
+//! probe: the truth about the daemons on a Linux host. See `ARCHITECTURE.md` for where things are.
+
+pub mod address;
+pub mod clock;
+pub mod config;
+pub mod discover;
+pub mod engine;
+pub mod event;
+pub mod kernel;
+pub mod report;
+pub mod signal;
+pub mod sources;
+pub mod trace;
