@@ -29,7 +29,9 @@ pub struct Probe {
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { settle_every: Duration::from_secs(60) }
+        Self {
+            settle_every: Duration::from_secs(60),
+        }
     }
 }
 
@@ -155,7 +157,9 @@ pub mod span {
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(d)?;
         humantime::parse_duration(&text).map_err(|e| {
-            serde::de::Error::custom(format!("{text:?} is no duration ({e}); expected for example \"500ms\", \"10s\", \"1m\""))
+            serde::de::Error::custom(format!(
+                "{text:?} is no duration ({e}); expected for example \"500ms\", \"10s\", \"1m\""
+            ))
         })
     }
 }
