@@ -38,6 +38,8 @@ pub(super) struct Entry {
     /// Since when it was seen here.
     pub(super) since: Nanos,
     pub(super) seq: u64,
+    /// Who was last seen to hold it: still known when they have ended and the socket dies of it.
+    pub(super) last_holders: Vec<ProcId>,
 }
 
 /// A socket that is gone.
@@ -59,6 +61,23 @@ pub(super) struct Change {
 }
 
 impl Entry {
+    pub(super) fn new(socket: Socket, since: Nanos, seq: u64) -> Self {
+        let mut entry = Self {
+            socket,
+            since,
+            seq,
+            last_holders: Vec::new(),
+        };
+        entry.note_holders();
+        entry
+    }
+
+    pub(super) fn note_holders(&mut self) {
+        if !self.socket.holders.is_empty() {
+            self.last_holders = self.socket.holders.iter().map(|h| h.process).collect();
+        }
+    }
+
     pub(super) fn is_listening(&self) -> bool {
         self.socket.state == SocketState::Listening
     }
@@ -100,7 +119,7 @@ impl AddressLedger {
         self.dead.push_back(Dead {
             inode: e.socket.inode,
             file: e.socket.file,
-            holders: e.socket.holders.iter().map(|h| h.process).collect(),
+            holders: e.last_holders,
             at,
             seq,
         });

@@ -131,7 +131,7 @@ impl Engine {
         if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
             return false;
         }
-        let seq = self.seq;
+        let (seq, now) = (self.seq, self.now);
         let service = &mut self.services[s];
         let parents = process
             .parent
@@ -168,6 +168,7 @@ impl Engine {
             Member {
                 process: process.clone(),
                 instance,
+                joined: now,
                 asked: None,
                 signals: VecDeque::new(),
                 oom: None,

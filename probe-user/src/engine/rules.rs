@@ -126,12 +126,13 @@ fn after_end(kind: Kind, service: &ServiceState, end: &End, summary: String) -> 
     }
 }
 
-/// Whether what this end took away has been replaced: by a main process that counts and began later, or, for another
-/// member, by a member that did.
+/// Whether what this end took away has been replaced: by an instance that has come to count since, or, for another
+/// member than the main process, by a member that has joined since.
 fn is_replaced(service: &ServiceState, end: &End) -> bool {
-    let later = |start: Nanos| start >= end.at;
     if end.was_main {
-        return service.qualified().any(|(_, i)| later(i.root.start));
+        return service
+            .qualified()
+            .any(|(_, i)| i.qualified.is_some_and(|at| at > end.at));
     }
-    service.members.values().any(|m| later(m.process.start)) || service.stopped_as_asked()
+    service.members.values().any(|m| m.joined > end.at) || service.stopped_as_asked()
 }

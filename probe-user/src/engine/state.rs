@@ -51,6 +51,8 @@ pub(super) struct Asked {
 pub(super) struct Member {
     pub(super) process: Process,
     pub(super) instance: u32,
+    /// When the engine met it.
+    pub(super) joined: Nanos,
     pub(super) asked: Option<Asked>,
     pub(super) signals: VecDeque<SignalFact>,
     /// The OOM killer chose it: resident bytes, event.
@@ -226,6 +228,6 @@ impl ServiceState {
 
     /// Whether the last main process ended as it was asked to, and nothing has taken its place.
     pub(super) fn stopped_as_asked(&self) -> bool {
-        self.main.is_none() && self.last_end.as_ref().is_some_and(End::explains_leftovers)
+        self.last_end.as_ref().is_some_and(End::explains_leftovers) && self.qualified().next().is_none()
     }
 }
