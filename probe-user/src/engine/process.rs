@@ -367,6 +367,14 @@ impl Engine {
             .map(|(a, _)| a.clone())
             .collect();
         for a in holding {
+            for e in self
+                .addresses
+                .get_mut(&a)
+                .into_iter()
+                .flat_map(|l| l.live.values_mut())
+            {
+                e.socket.holders.retain(|h| h.process != id);
+            }
             self.settle_soon(&a);
         }
     }
