@@ -323,5 +323,8 @@ fn filters_let_pass_what_they_name() {
 
 #[test]
 fn effects_that_nobody_sees_write_nothing() {
-    assert_eq!(line(options(true), &Effect::Resync), "");
+    assert_eq!(
+        line(options(true), &Effect::Resync(crate::event::SnapshotReason::Loss)),
+        ""
+    );
 }

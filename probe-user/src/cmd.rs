@@ -1,0 +1,15 @@
+//! What each command does: one file a command.
+
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod replay;
+pub(crate) mod watch;
+
+use std::io::IsTerminal;
+
+/// Whether colours are welcome: <https://no-color.org>.
+pub(crate) fn color(to: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let plain = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+    to.is_terminal() && !refused && !plain
+}
