@@ -5,7 +5,6 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context;
 use probe_user::config::{
     self, Service,
     load::{self, ConfigError, Loaded},
@@ -33,7 +32,7 @@ fn check(out: &mut impl Write, args: &Config) -> anyhow::Result<()> {
     if args.json {
         writeln!(out, "{}", check_json(&loaded))?;
     }
-    match loaded.context("the configuration is not valid")? {
+    match loaded? {
         _ if args.json => {}
         None => writeln!(
             out,
@@ -86,7 +85,7 @@ fn count(n: usize, what: &str) -> String {
 }
 
 fn show(out: &mut impl Write, args: &Config) -> anyhow::Result<()> {
-    let loaded = load(args).context("the configuration is not valid")?;
+    let loaded = load(args)?;
     let config = loaded.map_or_else(config::Config::default, |l| l.config);
     if args.json {
         serde_json::to_writer(&mut *out, &config).map_err(io::Error::from)?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use probe_user::report::CANNOT_SEE;
 use serde::Serialize;
 
 use crate::cli::Doctor;
@@ -40,16 +41,6 @@ struct HookRow {
     reason: Option<String>,
 }
 
-/// What the tracepoint tier never sees: there is no event for it that costs unrelated processes nothing.
-const CANNOT_SEE: [&str; 6] = [
-    "binds that fail",
-    "listen() on a UNIX socket as an event: it is noticed by asking the kernel, right after the bind",
-    "shutdown() of a UNIX listener as an event: it is noticed the next time the kernel is asked",
-    "who changed a path, where the kernel refuses fanotify on its directory",
-    "binds of abstract UNIX addresses as events",
-    "addresses in other network namespaces",
-];
-
 pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
     let report = gather();
     let mut out = io::stdout().lock();
@@ -71,7 +62,7 @@ fn gather() -> Report {
     };
     Report {
         kernel: read("/proc/sys/kernel/osrelease"),
-        cannot_see: CANNOT_SEE.to_vec(),
+        cannot_see: CANNOT_SEE.map(|(what, _)| what).to_vec(),
         ..Report::default()
     }
 }

@@ -3,10 +3,9 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Context;
-use jiff::tz::TimeZone;
 use probe_user::{
     engine::Engine,
-    report::{Filter, LineType, Options, Reporter},
+    report::{Filter, LineType},
     trace::{self, Reader},
 };
 
@@ -17,14 +16,12 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<()> {
     let context = || format!("cannot replay {}", args.file.display());
     let mut reader = Reader::open(&args.file).with_context(context)?;
     let header = reader.header();
-    let mut reporter = Reporter::new(Options {
-        json: args.lines.json,
-        color: super::color(&io::stdout()),
-        wall_offset_ns: header.wall_offset_ns,
-        epoch: header.epoch.clone(),
-        filter: filter(&args.lines),
-        time_zone: TimeZone::system(),
-    });
+    let mut reporter = super::reporter(
+        args.lines.json,
+        filter(&args.lines),
+        header.wall_offset_ns,
+        header.epoch.clone(),
+    );
     let mut engine = Engine::new(header.config.clone(), &header.exes);
     let mut out = BufWriter::new(io::stdout().lock());
     let replayed = trace::replay(&mut reader, &mut engine, &mut |effect| {
