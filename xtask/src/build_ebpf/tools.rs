@@ -171,10 +171,15 @@ fn parse_llvm_version(text: &str) -> Option<String> {
 
 /// The project's own bpf-linker for this compiler's LLVM.
 pub(crate) fn linker_cache(version: &RustcVersion) -> anyhow::Result<PathBuf> {
-    let cache = env::var_os("PROBE_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("XDG_CACHE_HOME").map(|cache| PathBuf::from(cache).join("probe")))
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/probe")))
+    // An empty variable counts as unset.
+    let directory = |name| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let cache = directory("PROBE_CACHE")
+        .or_else(|| Some(directory("XDG_CACHE_HOME")?.join("probe")))
+        .or_else(|| Some(directory("HOME")?.join(".cache/probe")))
         .context("none of PROBE_CACHE, XDG_CACHE_HOME and HOME says where bpf-linker is kept")?;
     Ok(cache.join(format!("bpf-linker-{BPF_LINKER}-llvm-{}", version.llvm_major())))
 }
