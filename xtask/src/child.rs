@@ -183,7 +183,7 @@ pub(crate) fn describe(command: &Command) -> String {
 
 /// A child that leads its own process group. It isn't reaped before its group was ended, so the number of the
 /// group can't come to mean somebody else's.
-pub(crate) struct Group(Child);
+pub(crate) struct Group(pub(crate) Child);
 
 impl Group {
     /// Starts `command`, which must ask for a process group of its own.
