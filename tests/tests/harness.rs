@@ -11,7 +11,10 @@ fn faulty_listens_closes_and_stops_as_told() {
     let (path, pid_file) = (sandbox.path("annad.sock"), sandbox.path("annad.pid"));
     let mut daemon = Daemon::at(&exe).unix(&path).pid_file(&pid_file).start();
 
-    assert_eq!(fs::read_to_string(&pid_file).expect("PID file").trim(), daemon.pid().to_string());
+    assert_eq!(
+        fs::read_to_string(&pid_file).expect("PID file").trim(),
+        daemon.pid().to_string()
+    );
     UnixStream::connect(&path).expect("it listens");
     daemon.tell(&format!("close unix:{}", path.display()));
     UnixStream::connect(&path).expect_err("it has closed the listener");
@@ -35,14 +38,21 @@ fn faulty_goes_into_the_background_and_hands_over() {
 
     assert_ne!(before, daemon.pid());
     daemon.tell("ping");
-    assert_eq!(fs::read_link(format!("/proc/{}/exe", daemon.pid())).expect("it runs"), exe);
+    assert_eq!(
+        fs::read_link(format!("/proc/{}/exe", daemon.pid())).expect("it runs"),
+        exe
+    );
 }
 
 #[test]
 fn faulty_reacts_to_signals_as_told() {
     let sandbox = Sandbox::new();
     let exe = Daemon::install(&sandbox, "annad");
-    let mut daemon = Daemon::at(&exe).on("USR1=catch").on("HUP=ignore").on("TERM=reraise").start();
+    let mut daemon = Daemon::at(&exe)
+        .on("USR1=catch")
+        .on("HUP=ignore")
+        .on("TERM=reraise")
+        .start();
 
     daemon.kill("HUP");
     let sender = daemon.kill("USR1");
@@ -97,5 +107,9 @@ fn a_memory_group_kills_what_takes_too_much() {
     daemon.send("alloc 256");
 
     let status = daemon.first().wait();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(9),
+        "{status}"
+    );
 }

@@ -186,7 +186,12 @@ fn only_findings() {
     } = scene();
     let watch = Watch::with(
         &sandbox,
-        &["--only", "finding", "--unix", &path.display().to_string()],
+        &[
+            "--only",
+            "watching,finding",
+            "--unix",
+            &path.display().to_string(),
+        ],
     );
 
     daemon.kill("KILL");
@@ -209,7 +214,7 @@ fn only_events() {
     } = scene();
     let watch = Watch::with(
         &sandbox,
-        &["--only", "event", "--unix", &path.display().to_string()],
+        &["--only", "watching,event", "--unix", &path.display().to_string()],
     );
 
     daemon.kill("KILL");

@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::fd::AsFd, os::fd::OwnedFd, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -59,8 +59,11 @@ fn open(options: &Serve) -> Result<Sockets> {
         sockets.inherit(item)?;
     }
     for path in &options.unix {
-        if options.take_over {
-            fs::remove_file(path)?;
+        if options.take_over
+            && let Err(e) = fs::remove_file(path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            return Err(e).with_context(|| format!("unlink {}", path.display()));
         }
         sockets.listen(&format!("unix:{}", path.display()))?;
     }
