@@ -217,7 +217,9 @@ pub struct Supervised {
 }
 
 /// Key of `WANTED_PORT`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct PortKey {
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
@@ -227,7 +229,9 @@ pub struct PortKey {
 }
 
 /// Key of `WANTED_UNIT`: a NUL-padded cgroup name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct UnitKey {
     pub name: [u8; CGROUP_NAME_LEN],

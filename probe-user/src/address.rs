@@ -55,7 +55,9 @@ impl Address {
 
 /// What is wrong with an address that does not parse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no address: {problem}; expected unix:/path, unix:@name, tcp:[ADDR:]PORT or udp:[ADDR:]PORT")]
+#[error(
+    "{text:?} is no address: {problem}; expected unix:/path, unix:@name, tcp:[ADDR:]PORT or udp:[ADDR:]PORT"
+)]
 pub struct AddressError {
     pub text: String,
     pub problem: String,
@@ -65,7 +67,10 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let fail = |problem: String| AddressError { text: text.to_owned(), problem };
+        let fail = |problem: String| AddressError {
+            text: text.to_owned(),
+            problem,
+        };
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(fail("it has no scheme before a colon".into()));
         };
@@ -81,7 +86,10 @@ impl FromStr for Address {
                     return Err(fail(format!("the path {rest:?} is not absolute")));
                 }
                 if rest.len() > 107 {
-                    return Err(fail(format!("the path has {} bytes, the kernel takes 107", rest.len())));
+                    return Err(fail(format!(
+                        "the path has {} bytes, the kernel takes 107",
+                        rest.len()
+                    )));
                 }
                 Ok(Self::Unix(normal(Path::new(rest))))
             }
@@ -102,14 +110,22 @@ fn inet(text: &str) -> Result<Inet, String> {
         None => (None, text),
         Some((ip, port)) => (Some(ip), port),
     };
-    let port = port.parse::<u16>().ok().filter(|p| *p != 0).ok_or(format!("{port:?} is no port from 1 to 65535"))?;
+    let port = port
+        .parse::<u16>()
+        .ok()
+        .filter(|p| *p != 0)
+        .ok_or(format!("{port:?} is no port from 1 to 65535"))?;
     let ip = match ip {
         None | Some("*" | "") => None,
         Some(v6) if v6.starts_with('[') && v6.ends_with(']') => Some(IpAddr::V6(
-            v6[1..v6.len() - 1].parse::<Ipv6Addr>().map_err(|_| format!("{v6:?} is no IPv6 address"))?,
+            v6[1..v6.len() - 1]
+                .parse::<Ipv6Addr>()
+                .map_err(|_| format!("{v6:?} is no IPv6 address"))?,
         )),
         Some(v4) => Some(IpAddr::V4(v4.parse::<Ipv4Addr>().map_err(|_| {
-            format!("{v4:?} is no IPv4 address (an IPv6 address stands in brackets, a host name is not looked up)")
+            format!(
+                "{v4:?} is no IPv4 address (an IPv6 address stands in brackets, a host name is not looked up)"
+            )
         })?)),
     };
     Ok(Inet { ip, port })
@@ -154,11 +170,20 @@ mod tests {
 
     #[test]
     fn addresses_round_trip() {
-        for text in ["unix:/run/a.sock", "unix:@name", "tcp:80", "tcp:127.0.0.1:80", "udp:[::1]:53"] {
+        for text in [
+            "unix:/run/a.sock",
+            "unix:@name",
+            "tcp:80",
+            "tcp:127.0.0.1:80",
+            "udp:[::1]:53",
+        ] {
             let a: Address = text.parse().unwrap();
             assert_eq!(a.to_string(), text);
         }
-        assert_eq!("unix:/run//./a".parse::<Address>().unwrap().to_string(), "unix:/run/a");
+        assert_eq!(
+            "unix:/run//./a".parse::<Address>().unwrap().to_string(),
+            "unix:/run/a"
+        );
         assert_eq!("tcp:*:80".parse::<Address>().unwrap().to_string(), "tcp:80");
     }
 
@@ -180,11 +205,17 @@ mod tests {
 
     #[test]
     fn a_wildcard_socket_serves_a_declared_address() {
-        let want = Inet { ip: Some("127.0.0.1".parse().unwrap()), port: 80 };
+        let want = Inet {
+            ip: Some("127.0.0.1".parse().unwrap()),
+            port: 80,
+        };
         assert!(want.is_served_by("0.0.0.0".parse().unwrap()));
         assert!(want.is_served_by("::".parse().unwrap()));
         assert!(!want.is_served_by("127.0.0.2".parse().unwrap()));
-        let want = Inet { ip: Some("::1".parse().unwrap()), port: 80 };
+        let want = Inet {
+            ip: Some("::1".parse().unwrap()),
+            port: 80,
+        };
         assert!(!want.is_served_by("0.0.0.0".parse().unwrap()));
     }
 }

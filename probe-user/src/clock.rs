@@ -22,7 +22,10 @@ impl ops::Add<Duration> for Nanos {
     type Output = Self;
 
     fn add(self, d: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -33,7 +36,10 @@ impl fmt::Display for Nanos {
 }
 
 fn read(clock: libc::clockid_t) -> Nanos {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `t` is a valid timespec for the kernel to fill; these clocks exist on every supported kernel.
     unsafe { libc::clock_gettime(clock, &raw mut t) };
     Nanos(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)

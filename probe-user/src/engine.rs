@@ -1,3 +1,220 @@
-//! The engine: pure, no I/O, no clock.
+//! The engine: joins what happened with what was declared, and says what is wrong.
+//!
+//! It is pure: no I/O, no clock, no order that depends on a hash. [`Engine::apply`] takes an event and the time, and
+//! returns what shall be shown and done; [`Engine::deadline`] says when it wants to be called although nothing
+//! happened. Events change state ([`process`], [`signal`], [`socket`], [`pid_file`], [`snapshot`]); what is wrong is
+//! computed from the state alone ([`rules`], [`verdict`]), so the order of events within their uncertainty does not
+//! matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    address::Address,
+    clock::Nanos,
+    config::Config,
+    event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
+};
 
 pub mod finding;
+mod index;
+mod ledger;
+pub mod membership;
+mod pid_file;
+mod process;
+mod rules;
+mod show;
+mod signal;
+mod snapshot;
+mod socket;
+mod state;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub use finding::Effect;
+use ledger::AddressLedger;
+use process::Tombstones;
+use state::{Blind, ServiceState};
+
+/// Ties a timer to what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Service(usize),
+    Address(Address),
+    Resync,
+}
+
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    services: Vec<ServiceState>,
+    /// Services by what selects their members, so that a process is compared only with those it can belong to.
+    index: index::Index,
+    /// Which services a living process belongs to.
+    member_of: BTreeMap<ProcId, Vec<usize>>,
+    /// Processes that have ended: an identity never comes back.
+    ended: Tombstones,
+    addresses: BTreeMap<Address, AddressLedger>,
+    timers: BTreeSet<(Nanos, Due)>,
+    timer_of: BTreeMap<Due, Nanos>,
+    /// The first snapshot is in: verdicts may be given.
+    joined: bool,
+    blind: Option<Blind>,
+    blind_open: Option<verdict::Open>,
+    seq: u64,
+    now: Nanos,
+    /// Time and source of the event being applied.
+    at: Nanos,
+    time_source: TimeSource,
+    touched: BTreeSet<usize>,
+    effects: Vec<Effect>,
+}
+
+impl Engine {
+    /// `exes`: what each declared executable's path leads to now.
+    pub fn new(config: Config, exes: &BTreeMap<String, FileId>) -> Self {
+        let services: Vec<_> = config
+            .services
+            .iter()
+            .map(|s| ServiceState::new(s.clone(), exes))
+            .collect();
+        let mut addresses: BTreeMap<Address, AddressLedger> = BTreeMap::new();
+        for (i, s) in services.iter().enumerate() {
+            for a in &s.decl.listen {
+                addresses.entry(a.clone()).or_default().services.push(i);
+            }
+        }
+        Self {
+            index: index::Index::new(&config.services, exes),
+            config,
+            services,
+            member_of: BTreeMap::new(),
+            ended: Tombstones::default(),
+            addresses,
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
+            joined: false,
+            blind: None,
+            blind_open: None,
+            seq: 0,
+            now: Nanos::ZERO,
+            at: Nanos::ZERO,
+            time_source: TimeSource::Observed,
+            touched: BTreeSet::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes one event; `now` never goes back. The effects stand in the order in which they are to be done.
+    pub fn apply(&mut self, event: Event, now: Nanos) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        self.at = event.at;
+        self.time_source = event.time_source;
+        match event.what {
+            What::Exec { process } => self.on_exec(process),
+            What::Fork { child } => self.on_fork(child),
+            What::Exit {
+                process,
+                status,
+                listeners,
+            } => self.on_exit(process, status, listeners.as_deref()),
+            What::Signal(sent) => self.on_signal(sent),
+            What::Oom { victim, rss } => self.on_oom(victim, rss),
+            What::Listen {
+                address,
+                process,
+                socket,
+                inode,
+            } => self.on_listen(&address, process, socket, inode),
+            What::Unlisten {
+                address,
+                socket,
+                inode,
+            } => self.on_unlisten(&address, socket, inode),
+            What::SocketClosed { inode } => self.on_socket_closed(inode),
+            What::Path {
+                address,
+                change,
+                actor,
+            } => self.on_path(&address, change, actor),
+            What::PidFilePath { path, change, actor } => self.on_pid_file_path(&path, change, actor),
+            What::Address(state) => self.on_address(state),
+            What::PidFile(state) => self.on_pid_file(state),
+            What::Snapshot(snapshot) => self.on_snapshot(snapshot),
+            What::Lost { source, count } => self.on_lost(source, count),
+            What::Timer => {}
+        }
+        self.run_timers();
+        self.judge();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Engine::apply`] wants to be called with [`What::Timer`].
+    pub fn deadline(&self) -> Option<Nanos> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Living members of all services: what a snapshot must look at, whatever it selects itself.
+    pub fn members(&self) -> impl Iterator<Item = ProcId> + '_ {
+        self.member_of.keys().copied()
+    }
+
+    /// The living main process of each service, in the order of the configuration.
+    pub fn mains(&self) -> Vec<Option<ProcId>> {
+        self.services
+            .iter()
+            .map(|s| s.main.as_ref().map(|m| m.id))
+            .collect()
+    }
+
+    fn run_timers(&mut self) {
+        while let Some((at, due)) = self.timers.first().cloned() {
+            if at > self.now {
+                break;
+            }
+            self.clear_timer(&due);
+            match due {
+                Due::Service(i) => {
+                    self.qualify(i);
+                    self.touched.insert(i);
+                }
+                Due::Address(a) => self.settle_again(a),
+                Due::Resync => {
+                    self.effects.push(Effect::Resync(SnapshotReason::Interval));
+                    self.set_timer(Due::Resync, self.now + self.config.probe.settle_every);
+                }
+            }
+        }
+    }
+
+    fn set_timer(&mut self, due: Due, at: Nanos) {
+        self.clear_timer(&due);
+        self.timer_of.insert(due.clone(), at);
+        self.timers.insert((at, due));
+    }
+
+    fn clear_timer(&mut self, due: &Due) {
+        if let Some(at) = self.timer_of.remove(due) {
+            self.timers.remove(&(at, due.clone()));
+        }
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    fn on_lost(&mut self, source: String, count: u64) {
+        self.effects.push(Effect::Lost {
+            source: source.clone(),
+            count,
+        });
+        self.effects.push(Effect::Resync(SnapshotReason::Loss));
+        let at = self.at;
+        let blind = self.blind.get_or_insert_with(|| Blind {
+            since: at,
+            sources: BTreeMap::new(),
+        });
+        *blind.sources.entry(source).or_default() += count;
+    }
+}

@@ -24,7 +24,10 @@ pub struct ProcId {
 
 impl ProcId {
     pub fn new(pid: u32, start: Nanos) -> Self {
-        Self { pid, start_ticks: start.0 / (1_000_000_000 / TICKS) }
+        Self {
+            pid,
+            start_ticks: start.0 / (1_000_000_000 / TICKS),
+        }
     }
 }
 
@@ -79,7 +82,10 @@ pub struct SocketId(pub u64);
 #[serde(rename_all = "snake_case")]
 pub enum ExitStatus {
     Code(i32),
-    Signal { signal: Signal, core: bool },
+    Signal {
+        signal: Signal,
+        core: bool,
+    },
     /// The end was not seen.
     Unknown,
 }
@@ -89,7 +95,10 @@ impl ExitStatus {
     pub fn from_wait(status: u32) -> Self {
         match status & 0x7f {
             0 => Self::Code((status >> 8 & 0xff) as i32),
-            n => Self::Signal { signal: Signal(n as i32), core: status & 0x80 != 0 },
+            n => Self::Signal {
+                signal: Signal(n as i32),
+                core: status & 0x80 != 0,
+            },
         }
     }
 }
@@ -259,32 +268,70 @@ pub struct Event {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "events are moved once into the engine and never stored in bulk")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events are moved once into the engine and never stored in bulk"
+)]
 pub enum What {
     // Edges: processes.
-    Exec { process: Process },
-    Fork { child: Process },
+    Exec {
+        process: Process,
+    },
+    Fork {
+        child: Process,
+    },
     /// `listeners`: inodes of the listening sockets that it still held open; `None` where that could not be read.
-    Exit { process: Process, status: ExitStatus, listeners: Option<Vec<u64>> },
+    Exit {
+        process: Process,
+        status: ExitStatus,
+        listeners: Option<Vec<u64>>,
+    },
     Signal(SignalSent),
     /// `rss`: resident bytes, where the kernel told.
-    Oom { victim: Process, rss: Option<u64> },
+    Oom {
+        victim: Process,
+        rss: Option<u64>,
+    },
     // Edges: sockets. They name the actor and the moment; the state follows as a level.
     /// A TCP listener began or a UDP socket was bound.
-    Listen { address: Address, process: Process, socket: Option<SocketId>, inode: Option<u64> },
+    Listen {
+        address: Address,
+        process: Process,
+        socket: Option<SocketId>,
+        inode: Option<u64>,
+    },
     /// A TCP listener stopped listening (close or shutdown), or a bound UDP socket was released.
-    Unlisten { address: Address, socket: Option<SocketId>, inode: Option<u64> },
+    Unlisten {
+        address: Address,
+        socket: Option<SocketId>,
+        inode: Option<u64>,
+    },
     /// The last descriptor of a watched socket was closed.
-    SocketClosed { inode: u64 },
+    SocketClosed {
+        inode: u64,
+    },
     /// A declared path changed. A hint: the state follows as a level.
-    Path { address: Address, change: PathChange, actor: Option<Actor> },
+    Path {
+        address: Address,
+        change: PathChange,
+        actor: Option<Actor>,
+    },
+    /// A declared PID file changed. A hint, as above.
+    PidFilePath {
+        path: String,
+        change: PathChange,
+        actor: Option<Actor>,
+    },
     // Levels.
     Address(AddressState),
     PidFile(PidFileState),
     Snapshot(Snapshot),
     // About probe itself.
     /// Events were lost. Verdicts are unknown until a snapshot with [`SnapshotReason::Loss`] settles them.
-    Lost { source: String, count: u64 },
+    Lost {
+        source: String,
+        count: u64,
+    },
     /// The time of [`crate::engine::Engine::deadline`] has come.
     Timer,
 }

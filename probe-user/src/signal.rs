@@ -26,11 +26,17 @@ impl Signal {
         }
         let name = text.strip_prefix("SIG").unwrap_or(text);
         if let Some(rest) = name.strip_prefix("RTMIN") {
-            let n = if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse::<i32>().ok()? };
+            let n = if rest.is_empty() {
+                0
+            } else {
+                rest.strip_prefix('+')?.parse::<i32>().ok()?
+            };
             return (0..=30).contains(&n).then_some(Self(34 + n));
         }
         let full = format!("SIG{name}");
-        full.parse::<nix::sys::signal::Signal>().ok().map(|s| Self(s as i32))
+        full.parse::<nix::sys::signal::Signal>()
+            .ok()
+            .map(|s| Self(s as i32))
     }
 
     /// What this signal does to a process that neither catches nor ignores it.
@@ -87,8 +93,11 @@ impl<'de> Deserialize<'de> for Signal {
             Raw::Number(n) => n.to_string(),
             Raw::Name(s) => s,
         };
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom(format!("unknown signal {text:?}, expected a name such as \"TERM\"")))
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "unknown signal {text:?}, expected a name such as \"TERM\""
+            ))
+        })
     }
 }
 

@@ -192,15 +192,18 @@ pub enum Effect {
     Show(Box<Shown>),
     Find(Box<Finding>),
     /// Events were lost; said once per loss.
-    Lost { source: String, count: u64 },
+    Lost {
+        source: String,
+        count: u64,
+    },
     /// Look at this address and answer with [`crate::event::What::Address`].
     Settle(crate::address::Address),
-    /// Read this service's PID file and answer with [`crate::event::What::PidFile`].
+    /// Read the PID file of this path and answer with [`crate::event::What::PidFile`].
     ReadPidFile(String),
     /// The kernel shall report this process and its future children.
     Supervise(ProcId, Nanos),
     /// No longer.
     Forget(ProcId),
     /// Read everything declared anew and answer with [`crate::event::What::Snapshot`].
-    Resync,
+    Resync(crate::event::SnapshotReason),
 }

@@ -1,0 +1,156 @@
+//! The `[probe]` table.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Of probe itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    /// Where the daemon answers.
+    pub socket: String,
+    pub state_dir: String,
+    pub tier: TierChoice,
+    /// Programs and maps stay in the kernel over a restart of the daemon.
+    pub keep_pinned: bool,
+    /// How often the state of everything declared is read anew although no event asked for it.
+    #[serde(with = "super::span")]
+    pub settle_every: Duration,
+    pub retention: Retention,
+    pub timeouts: Timeouts,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            socket: "/run/probe/probe.sock".into(),
+            state_dir: "/var/lib/probe".into(),
+            tier: TierChoice::default(),
+            keep_pinned: true,
+            settle_every: Duration::from_secs(60),
+            retention: Retention::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// How events are to be captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TierChoice {
+    /// The best that the kernel offers, for each hook.
+    #[default]
+    Auto,
+    Fentry,
+    Tracepoint,
+}
+
+/// What the history keeps: whichever limit is reached first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    #[serde(with = "super::span")]
+    pub age: Duration,
+    pub size: Size,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            age: Duration::from_secs(30 * 86_400),
+            size: Size(256 << 20),
+        }
+    }
+}
+
+/// How long a client waits for the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    #[serde(with = "super::span")]
+    pub connect: Duration,
+    #[serde(with = "super::span")]
+    pub write: Duration,
+    #[serde(with = "super::span")]
+    pub read: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            write: Duration::from_secs(2),
+            read: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Bytes, as `"256MiB"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is no size; expected a whole number of B, KiB, MiB, GiB or TiB, for example \"256MiB\""
+            )
+        };
+        let (unit, shift) = UNITS
+            .iter()
+            .find(|(unit, _)| text.ends_with(unit))
+            .ok_or_else(wrong)?;
+        let number: u64 = text[..text.len() - unit.len()]
+            .trim_end()
+            .parse()
+            .map_err(|_| wrong())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
+        let (unit, shift) = UNITS.iter().find(|(_, shift)| fits(*shift)).unwrap_or(&("B", 0));
+        write!(f, "{}{unit}", self.0 >> shift)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_round_trip() {
+        for (text, bytes) in [
+            ("256MiB", 256 << 20),
+            ("1000B", 1000),
+            ("0B", 0),
+            ("3TiB", 3 << 40),
+            ("1025KiB", 1025 << 10),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)));
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+        for text in ["", "12", "MiB", "1.5GiB", "-1B", "16777216TiB", "1MB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+}

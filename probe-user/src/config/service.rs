@@ -1,0 +1,332 @@
+//! A `[[service]]` table.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{address::Address, signal::Signal};
+
+/// What belongs together: processes, addresses, a PID file, and what is expected of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    pub name: String,
+    /// A systemd unit, matched against the cgroup's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Whose service manager the unit belongs to; without it the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Path of the executable; matched by what it leads to, and by name once the file was replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// For interpreted daemons: an element of the argument vector, matched exactly. `exe` is then the interpreter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// Another exact element of the argument vector, for services that share an executable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argument: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_file: Option<String>,
+    /// A process given by `--pid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(default)]
+    pub listen: Vec<Address>,
+    #[serde(default)]
+    pub netns: Netns,
+    /// Whether it must run.
+    #[serde(default = "yes")]
+    pub expected: bool,
+    /// `max_instances` is 1, and `reclaim` may end a predecessor and foreign holders of the addresses.
+    #[serde(default)]
+    pub singleton: bool,
+    /// `reclaim` may end foreign holders of the addresses.
+    #[serde(default)]
+    pub kill_other: bool,
+    #[serde(default)]
+    pub keep_instance: KeepInstance,
+    #[serde(default = "one")]
+    pub max_instances: u32,
+    /// How long more instances than that may live side by side.
+    #[serde(default = "overlap", with = "super::span")]
+    pub overlap: Duration,
+    #[serde(default = "ready_within", with = "super::span")]
+    pub ready_within: Duration,
+    #[serde(default = "accept_within", with = "super::span")]
+    pub accept_within: Duration,
+    #[serde(default = "signal_within", with = "super::span")]
+    pub signal_within: Duration,
+    #[serde(default = "stop_within", with = "super::span")]
+    pub stop_within: Duration,
+    #[serde(default = "relisten_within", with = "super::span")]
+    pub relisten_within: Duration,
+    #[serde(default = "clean_exit")]
+    pub clean_exit: Vec<i32>,
+    #[serde(default = "stop_signals")]
+    pub stop_signals: Vec<Signal>,
+    #[serde(default)]
+    pub signals: Signals,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Heartbeat>,
+    #[serde(default)]
+    pub crash_loop: CrashLoop,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heal: Option<Heal>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signals {
+    /// Signals that the daemon is meant to catch.
+    #[serde(default)]
+    pub handled: Vec<Signal>,
+}
+
+/// Which duplicate stays when `heal` acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepInstance {
+    /// The one that the PID file names.
+    #[default]
+    PidFile,
+    Oldest,
+    Newest,
+}
+
+/// How the daemon shows that it is alive: one of `file`, `notify`, `connect`, `log`, `journal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// It touches this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// It sends `WATCHDOG=1` to its notify socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<bool>,
+    /// It answers at this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Address>,
+    /// With `connect`: what it is sent, and how its answer begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// With `connect`: how often it is asked, and how long the answer may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<super::Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<super::Span>,
+    /// It writes lines that contain `contains` to this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contains: Option<String>,
+    /// It writes journal entries that contain this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
+    #[serde(default = "stale_after", with = "super::span")]
+    pub stale_after: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CrashLoop {
+    /// How many generations within `window` make a loop.
+    pub restarts: u32,
+    #[serde(with = "super::span")]
+    pub window: Duration,
+}
+
+impl Default for CrashLoop {
+    fn default() -> Self {
+        Self {
+            restarts: 5,
+            window: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What probe may do about a service that does not run. Nothing, unless it is declared.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Heal {
+    /// Clean up before a restart.
+    pub reclaim: bool,
+    /// A program and its arguments; no shell reads them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Vec<String>>,
+    pub backoff: Backoff,
+    /// After so many restarts in a row that did not help; never, unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub give_up_after: Option<u32>,
+}
+
+/// The pause before the first restart in a row, and the longest: `"1s..60s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(60),
+        }
+    }
+}
+
+impl FromStr for Backoff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no range of pauses; expected for example \"1s..60s\"");
+        let (first, longest) = text.split_once("..").ok_or_else(wrong)?;
+        let parse = |part: &str| {
+            humantime::parse_duration(part.trim())
+                .ok()
+                .filter(|d| !d.is_zero())
+                .ok_or_else(wrong)
+        };
+        let (first, longest) = (parse(first)?, parse(longest)?);
+        if first > longest {
+            Err(wrong())
+        } else {
+            Ok(Self { first, longest })
+        }
+    }
+}
+
+impl fmt::Display for Backoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}..{}",
+            humantime::format_duration(self.first),
+            humantime::format_duration(self.longest)
+        )
+    }
+}
+
+impl Serialize for Backoff {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Backoff {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The network namespace that the addresses are in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Netns {
+    #[default]
+    Host,
+    /// The main process's.
+    Main,
+    /// A file that stands for one, as in `/run/netns`.
+    Path(String),
+}
+
+impl Serialize for Netns {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(match self {
+            Self::Host => "host",
+            Self::Main => "main",
+            Self::Path(path) => path,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Netns {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        match text.as_str() {
+            "host" => Ok(Self::Host),
+            "main" => Ok(Self::Main),
+            path if path.starts_with('/') => Ok(Self::Path(text)),
+            _ => Err(serde::de::Error::custom(format!(
+                "{text:?} is no network namespace; expected \"host\", \"main\" or the absolute path of one"
+            ))),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+fn one() -> u32 {
+    1
+}
+fn overlap() -> Duration {
+    Duration::from_secs(30)
+}
+fn ready_within() -> Duration {
+    Duration::from_secs(10)
+}
+fn accept_within() -> Duration {
+    Duration::from_secs(2)
+}
+fn signal_within() -> Duration {
+    Duration::from_secs(5)
+}
+fn stop_within() -> Duration {
+    Duration::from_secs(15)
+}
+fn relisten_within() -> Duration {
+    Duration::from_secs(1)
+}
+fn stale_after() -> Duration {
+    Duration::from_secs(30)
+}
+fn clean_exit() -> Vec<i32> {
+    vec![0]
+}
+fn stop_signals() -> Vec<Signal> {
+    vec![Signal::TERM, Signal::INT, Signal::QUIT]
+}
+
+impl Service {
+    /// A service of this name with every default.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            unit: None,
+            user: None,
+            exe: None,
+            script: None,
+            argument: None,
+            pid_file: None,
+            pid: None,
+            listen: Vec::new(),
+            netns: Netns::default(),
+            expected: yes(),
+            singleton: false,
+            kill_other: false,
+            keep_instance: KeepInstance::default(),
+            max_instances: one(),
+            overlap: overlap(),
+            ready_within: ready_within(),
+            accept_within: accept_within(),
+            signal_within: signal_within(),
+            stop_within: stop_within(),
+            relisten_within: relisten_within(),
+            clean_exit: clean_exit(),
+            stop_signals: stop_signals(),
+            signals: Signals::default(),
+            heartbeat: None,
+            crash_loop: CrashLoop::default(),
+            heal: None,
+        }
+    }
+
+    /// Whether something other than an address or a PID file tells which processes belong to it.
+    pub fn has_selector(&self) -> bool {
+        self.unit.is_some() || self.exe.is_some() || self.script.is_some() || self.pid.is_some()
+    }
+}

@@ -1,0 +1,78 @@
+//! Which services a process may belong to, without asking each of ten thousand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    config::Service,
+    event::{FileId, Process},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    exe_ids: Vec<Option<FileId>>,
+    by_exe_id: BTreeMap<FileId, Vec<usize>>,
+    by_exe_path: BTreeMap<String, Vec<usize>>,
+    by_unit: BTreeMap<String, Vec<usize>>,
+    by_pid: BTreeMap<u32, Vec<usize>>,
+    /// Services that name a script but no interpreter.
+    by_script: BTreeMap<String, Vec<usize>>,
+    by_pid_file: BTreeMap<String, Vec<usize>>,
+}
+
+impl Index {
+    pub(super) fn new(services: &[Service], exes: &BTreeMap<String, FileId>) -> Self {
+        let mut index = Self::default();
+        for (i, s) in services.iter().enumerate() {
+            let exe_id = s.exe.as_ref().and_then(|e| exes.get(e)).copied();
+            index.exe_ids.push(exe_id);
+            if let Some(id) = exe_id {
+                index.by_exe_id.entry(id).or_default().push(i);
+            }
+            if let Some(exe) = &s.exe {
+                index.by_exe_path.entry(exe.clone()).or_default().push(i);
+            }
+            if let Some(unit) = &s.unit {
+                index.by_unit.entry(unit.clone()).or_default().push(i);
+            }
+            if let Some(pid) = s.pid {
+                index.by_pid.entry(pid).or_default().push(i);
+            }
+            if let (Some(script), None) = (&s.script, &s.exe) {
+                index.by_script.entry(script.clone()).or_default().push(i);
+            }
+            if let Some(path) = &s.pid_file {
+                index.by_pid_file.entry(path.clone()).or_default().push(i);
+            }
+        }
+        index
+    }
+
+    pub(super) fn exe_id(&self, service: usize) -> Option<FileId> {
+        self.exe_ids.get(service).copied().flatten()
+    }
+
+    /// Services whose declaration has something in common with this process; whether it selects the process is for
+    /// [`super::membership::selects`] to say.
+    pub(super) fn candidates(&self, process: &Process) -> BTreeSet<usize> {
+        let by_exe = process.exe.as_ref().and_then(|e| self.by_exe_path.get(e));
+        let by_id = process.exe_id.and_then(|id| self.by_exe_id.get(&id));
+        let by_unit = process.unit.as_ref().and_then(|u| self.by_unit.get(u));
+        let by_pid = self.by_pid.get(&process.id.pid);
+        let scripts = if self.by_script.is_empty() {
+            &[][..]
+        } else {
+            &process.argv[..]
+        };
+        [by_exe, by_id, by_unit, by_pid]
+            .into_iter()
+            .chain(scripts.iter().map(|a| self.by_script.get(a)))
+            .flatten()
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    pub(super) fn of_pid_file(&self, path: &str) -> &[usize] {
+        self.by_pid_file.get(path).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,147 @@
+//! Which sockets are bound to a declared address, who holds them, what became of them, and who touched the path.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    clock::Nanos,
+    event::{Actor, FileId, PathChange, PathState, ProcId, Socket, SocketId, SocketState},
+};
+
+/// Path changes and dead sockets remembered per address.
+pub(super) const KEPT: usize = 8;
+
+#[derive(Debug, Default)]
+pub(super) struct AddressLedger {
+    /// Services that declare it.
+    pub(super) services: Vec<usize>,
+    pub(super) live: BTreeMap<SocketId, Entry>,
+    pub(super) dead: VecDeque<Dead>,
+    pub(super) path: Option<PathState>,
+    pub(super) changes: VecDeque<Change>,
+    /// When the newest level was read.
+    pub(super) read_at: Option<Nanos>,
+    /// Why the kernel could not be asked.
+    pub(super) error: Option<String>,
+    /// Asking again until it is ready or settled: next wait, and when to give up.
+    pub(super) pending: Option<Pending>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) wait: std::time::Duration,
+    pub(super) until: Nanos,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) socket: Socket,
+    /// Since when it was seen here.
+    pub(super) since: Nanos,
+    pub(super) seq: u64,
+    /// Who was last seen to hold it: still known when they have ended and the socket dies of it.
+    pub(super) last_holders: Vec<ProcId>,
+}
+
+/// A socket that is gone.
+#[derive(Debug)]
+pub(super) struct Dead {
+    pub(super) inode: u64,
+    pub(super) file: Option<FileId>,
+    pub(super) holders: Vec<ProcId>,
+    pub(super) at: Nanos,
+    pub(super) seq: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) change: PathChange,
+    pub(super) actor: Option<Actor>,
+    pub(super) at: Nanos,
+    pub(super) seq: u64,
+}
+
+impl Entry {
+    pub(super) fn new(socket: Socket, since: Nanos, seq: u64) -> Self {
+        let mut entry = Self {
+            socket,
+            since,
+            seq,
+            last_holders: Vec::new(),
+        };
+        entry.note_holders();
+        entry
+    }
+
+    pub(super) fn note_holders(&mut self) {
+        if !self.socket.holders.is_empty() {
+            self.last_holders = self.socket.holders.iter().map(|h| h.process).collect();
+        }
+    }
+
+    pub(super) fn is_listening(&self) -> bool {
+        self.socket.state == SocketState::Listening
+    }
+
+    pub(super) fn is_held_by(&self, id: &ProcId) -> bool {
+        self.socket.holders.iter().any(|h| h.process == *id)
+    }
+}
+
+impl AddressLedger {
+    /// Whether the name leads to what this socket was bound to. Always so without a path.
+    pub(super) fn leads_to(&self, socket: &Socket) -> bool {
+        match &self.path {
+            None => true,
+            Some(PathState::Socket(file)) => socket.file == Some(*file),
+            // Not looked at is not absent.
+            Some(PathState::Unknown(_)) => true,
+            Some(PathState::Absent | PathState::Other(_)) => false,
+        }
+    }
+
+    /// Listeners that somebody who asks for the address reaches.
+    pub(super) fn serving(&self) -> impl Iterator<Item = &Entry> {
+        self.live
+            .values()
+            .filter(|e| e.is_listening() && self.leads_to(&e.socket))
+    }
+
+    /// Whether any live socket, listening or not, is bound to the file that the path names.
+    pub(super) fn path_is_bound(&self) -> bool {
+        self.live.values().any(|e| self.leads_to(&e.socket))
+    }
+
+    pub(super) fn bury(&mut self, id: SocketId, at: Nanos, seq: u64) {
+        let Some(e) = self.live.remove(&id) else { return };
+        if self.dead.len() == KEPT {
+            self.dead.pop_front();
+        }
+        self.dead.push_back(Dead {
+            inode: e.socket.inode,
+            file: e.socket.file,
+            holders: e.last_holders,
+            at,
+            seq,
+        });
+    }
+
+    pub(super) fn note(&mut self, change: Change) {
+        if self.changes.len() == KEPT {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(change);
+    }
+
+    /// The dead socket that the file was bound to.
+    pub(super) fn last_owner(&self, file: FileId) -> Option<&Dead> {
+        self.dead.iter().rev().find(|d| d.file == Some(file))
+    }
+
+    pub(super) fn is_older_than_known(&self, state_at: Nanos) -> bool {
+        self.read_at.is_some_and(|known| state_at < known)
+    }
+
+    pub(super) fn died_after(&self, socket: &Socket, at: Nanos) -> bool {
+        self.dead.iter().any(|d| d.inode == socket.inode && d.at >= at)
+    }
+}

@@ -1,0 +1,84 @@
+//! PID files: what stands in them, and whom it names.
+
+use serde_json::json;
+
+use crate::event::{Actor, PathChange, PidFileContent, PidFileState};
+
+use super::{Effect, Engine, finding::EventKind, process::Met, state::ServiceState};
+
+impl Engine {
+    pub(super) fn on_pid_file_path(&mut self, path: &str, change: PathChange, actor: Option<Actor>) {
+        for s in self.index.of_pid_file(path).to_vec() {
+            if let Some(a) = &actor
+                && let Some(m) = self.services[s].members.get_mut(&a.id)
+                && matches!(change, PathChange::Removed | PathChange::RenamedAway)
+            {
+                m.cleaned_up = true;
+            }
+        }
+        self.effects.push(Effect::ReadPidFile(path.to_owned()));
+    }
+
+    /// A level: how the PID file was at `self.at`. `true` when its process joined a service.
+    pub(super) fn on_pid_file(&mut self, state: PidFileState) {
+        if self.take_pid_file(state) && self.joined {
+            self.effects
+                .push(Effect::Resync(crate::event::SnapshotReason::Interval));
+        }
+    }
+
+    pub(super) fn take_pid_file(&mut self, state: PidFileState) -> bool {
+        let at = self.at;
+        let mut joined = false;
+        for s in self.index.of_pid_file(&state.path).to_vec() {
+            if self.services[s]
+                .pid_file
+                .as_ref()
+                .is_some_and(|(_, known, _)| *known > at)
+            {
+                continue;
+            }
+            let before = self.services[s]
+                .pid_file
+                .as_ref()
+                .map(|(p, ..)| p.content.clone());
+            let changed = before.as_ref() != Some(&state.content);
+            let seq = if changed {
+                self.next_seq()
+            } else {
+                self.services[s].pid_file.as_ref().map_or(0, |p| p.2)
+            };
+            if let Some(p) = state.process.clone() {
+                joined |= self.meet(p.clone(), Met::Level);
+                if !self.services[s].decl.has_selector() && ServiceState::pid_file_is_about(&state, &p) {
+                    joined |= self.join(s, p, Met::Level);
+                }
+            }
+            self.services[s].pid_file = Some((state.clone(), at, seq));
+            if changed && self.joined {
+                let (facts, says) = match &state.content {
+                    PidFileContent::Pid(p) => (json!({ "pid": p }), format!("says {p}")),
+                    PidFileContent::Absent => (json!({}), "is gone".to_owned()),
+                    PidFileContent::Empty => (json!({}), "is empty".to_owned()),
+                    PidFileContent::Garbage(g) => (json!({ "garbage": g }), format!("says {g:?}")),
+                    PidFileContent::Unreadable(e) => (json!({ "error": e }), format!("cannot be read: {e}")),
+                };
+                let summary = format!("{} {says}", state.path);
+                let subject = Some(state.path.clone());
+                self.show_at(
+                    s,
+                    seq,
+                    EventKind::PidFile,
+                    subject,
+                    state.process.as_ref(),
+                    None,
+                    facts,
+                    summary,
+                );
+            }
+            self.qualify(s);
+            self.touched.insert(s);
+        }
+        joined
+    }
+}

@@ -1,0 +1,641 @@
+//! Processes: who joins a service, who is its main process, what an end means.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde_json::json;
+
+use crate::{
+    clock::Nanos,
+    event::{Disposition, ExitStatus, PidFileContent, ProcId, Process, SignalResult},
+    signal::Signal,
+};
+
+use super::{
+    Due, Effect, Engine,
+    finding::EventKind,
+    membership,
+    show::describe,
+    state::{DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
+};
+
+/// Ended identities, the newest 65,536: enough for events that a snapshot overtakes.
+#[derive(Debug, Default)]
+pub(super) struct Tombstones {
+    of: BTreeMap<ProcId, ExitStatus>,
+    order: VecDeque<ProcId>,
+}
+
+impl Tombstones {
+    const KEPT: usize = 65_536;
+
+    pub(super) fn insert(&mut self, id: ProcId, status: ExitStatus) -> bool {
+        if self.of.insert(id, status).is_some() {
+            return false;
+        }
+        if self.order.len() == Self::KEPT
+            && let Some(old) = self.order.pop_front()
+        {
+            self.of.remove(&old);
+        }
+        self.order.push_back(id);
+        true
+    }
+
+    pub(super) fn contains(&self, id: &ProcId) -> bool {
+        self.of.contains_key(id)
+    }
+}
+
+/// How a process was met; decides whether the kernel must be told to follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Met {
+    /// By an event of the kernel's own programs, which follow it already.
+    Edge,
+    /// By looking.
+    Level,
+}
+
+/// What a `start` in ticks and one in nanoseconds may differ by, and the file system's coarse clock with it.
+const PID_FILE_SLACK: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Engine {
+    pub(super) fn on_exec(&mut self, process: Process) {
+        let id = process.id;
+        self.meet(process.clone(), Met::Edge);
+        let Some(services) = self.member_of.get(&id).cloned() else {
+            // An interpreter that runs something else, or another file of the same inode number.
+            self.effects.push(Effect::Forget(id));
+            return;
+        };
+        for s in services {
+            let summary = format!("{} runs {}", describe(&process), process.argv.join(" "));
+            self.show(
+                s,
+                EventKind::Exec,
+                None,
+                Some(&process),
+                None,
+                json!({ "argv": process.argv }),
+                summary,
+            );
+            self.expect_addresses(s);
+        }
+    }
+
+    pub(super) fn on_fork(&mut self, child: Process) {
+        self.meet(child.clone(), Met::Edge);
+        for s in self.member_of.get(&child.id).cloned().unwrap_or_default() {
+            let summary = format!(
+                "{} forked {}",
+                parent_name(&self.services[s], &child),
+                child.id.pid
+            );
+            self.show(s, EventKind::Fork, None, Some(&child), None, json!({}), summary);
+        }
+    }
+
+    /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
+    pub(super) fn meet(&mut self, process: Process, met: Met) -> bool {
+        if self.ended.contains(&process.id) {
+            return false;
+        }
+        let mut joined = false;
+        let mine: BTreeSet<usize> = self
+            .member_of
+            .get(&process.id)
+            .map(|v| v.iter().copied().collect())
+            .unwrap_or_default();
+        for s in &mine {
+            if let Some(m) = self.services[*s].members.get_mut(&process.id) {
+                complete(&mut m.process, &process);
+            }
+            self.touched.insert(*s);
+        }
+        let inherited: Vec<usize> = process
+            .parent
+            .and_then(|p| self.member_of.get(&p))
+            .cloned()
+            .unwrap_or_default();
+        let mut candidates = self.index.candidates(&process);
+        candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), &process));
+        candidates.extend(inherited);
+        for s in candidates.difference(&mine) {
+            joined |= self.join(*s, process.clone(), met);
+        }
+        joined
+    }
+
+    /// Makes `process` a member of service `s`.
+    pub(super) fn join(&mut self, s: usize, process: Process, met: Met) -> bool {
+        let id = process.id;
+        if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
+            return false;
+        }
+        let (seq, now) = (self.seq, self.now);
+        let service = &mut self.services[s];
+        let parents = process
+            .parent
+            .and_then(|p| service.members.get(&p))
+            .map(|m| m.instance);
+        // A child may be met before its parent: then the parent adopts the child's instance.
+        let children: Vec<(ProcId, u32)> = service
+            .members
+            .iter()
+            .filter(|(_, m)| m.process.parent == Some(id))
+            .map(|(c, m)| (*c, m.instance))
+            .collect();
+        let instance = parents.or(children.first().map(|(_, i)| *i)).unwrap_or_else(|| {
+            service.next_instance += 1;
+            service.next_instance
+        });
+        let entry = service.instances.entry(instance).or_insert_with(|| Instance {
+            root: process.clone(),
+            living: BTreeSet::new(),
+            qualified: None,
+            seq,
+        });
+        entry.living.insert(id);
+        if children.iter().any(|(_, i)| *i == instance) && entry.root.parent == Some(id) {
+            entry.root = process.clone();
+        }
+        let merged: Vec<u32> = children
+            .iter()
+            .map(|(_, i)| *i)
+            .filter(|i| *i != instance)
+            .collect();
+        service.members.insert(
+            id,
+            Member {
+                process: process.clone(),
+                instance,
+                joined: now,
+                asked: None,
+                signals: VecDeque::new(),
+                oom: None,
+                held_address: false,
+                cleaned_up: false,
+            },
+        );
+        for other in merged {
+            service.merge_instances(instance, other);
+        }
+        self.member_of.entry(id).or_default().push(s);
+        if met == Met::Level {
+            self.effects.push(Effect::Supervise(id, process.start));
+        }
+        self.touched.insert(s);
+        self.qualify(s);
+        true
+    }
+
+    /// Decides which instances count and which process is the main one.
+    pub(super) fn qualify(&mut self, s: usize) {
+        let now = self.now;
+        let holders: BTreeSet<ProcId> = self.services[s]
+            .decl
+            .listen
+            .iter()
+            .filter_map(|a| self.addresses.get(a))
+            .flat_map(|l| {
+                l.live
+                    .values()
+                    .flat_map(|e| e.socket.holders.iter().map(|h| h.process))
+            })
+            .collect();
+        let service = &mut self.services[s];
+        let named = service.named_by_pid_file();
+        let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
+        let mut due: Option<Nanos> = None;
+        let ServiceState {
+            members,
+            instances,
+            decl,
+            ..
+        } = service;
+        for (id, m) in members.iter_mut() {
+            if holders.contains(id) {
+                m.held_address = true;
+            }
+        }
+        for i in instances.values_mut().filter(|i| i.qualified.is_none()) {
+            let by_name = i.living.iter().any(|id| {
+                named == Some(*id)
+                    || holders.contains(id)
+                    || decl.pid == Some(id.pid)
+                    || members
+                        .get(id)
+                        .is_some_and(|m| decl.unit.is_some() && m.process.unit == decl.unit)
+            });
+            let old_enough = i.root.start + decl.ready_within;
+            if by_name || plain && old_enough <= now {
+                i.qualified = Some(now);
+            } else if plain {
+                due = Some(due.map_or(old_enough, |d| d.min(old_enough)));
+            }
+        }
+        if service.qualified().next().is_some() {
+            service.down = None;
+        }
+        if let Some(at) = due {
+            self.wake(s, at);
+        }
+        self.choose_main(s, &holders);
+    }
+
+    /// Asks for a verdict on this service at `at`, unless an earlier one is due.
+    pub(super) fn wake(&mut self, s: usize, at: Nanos) {
+        let due = Due::Service(s);
+        if self.timer_of.get(&due).is_none_or(|known| *known > at) {
+            self.set_timer(due, at);
+        }
+    }
+
+    fn choose_main(&mut self, s: usize, holders: &BTreeSet<ProcId>) {
+        let service = &self.services[s];
+        let roots = || service.members.values().filter(|m| service.is_root(m));
+        let oldest = |m: &&Member| (m.process.start, m.process.id);
+        let counts = |m: &&Member| {
+            service
+                .instances
+                .get(&m.instance)
+                .is_some_and(|i| i.qualified.is_some())
+        };
+        let named = service
+            .named_by_pid_file()
+            .and_then(|id| service.members.get(&id));
+        let by_unit_or_pid = || {
+            let selects = |m: &&Member| {
+                service.decl.unit.is_some() && m.process.unit == service.decl.unit
+                    || service.decl.pid == Some(m.process.id.pid)
+            };
+            roots().filter(selects).filter(counts).min_by_key(oldest)
+        };
+        // The oldest root that holds an address itself, or whose instance does.
+        let holding = || {
+            let holds = |m: &&Member| {
+                service
+                    .instances
+                    .get(&m.instance)
+                    .is_some_and(|i| i.living.iter().any(|id| holders.contains(id)))
+            };
+            roots().filter(holds).min_by_key(oldest)
+        };
+        // An instance that counts stays ahead of one that only just began.
+        let chosen = named
+            .or_else(holding)
+            .or_else(by_unit_or_pid)
+            .or_else(|| roots().filter(counts).min_by_key(oldest))
+            .or_else(|| roots().min_by_key(oldest))
+            .map(|m| (m.process.clone(), m.instance));
+        let Some((process, instance)) = chosen else {
+            if !service.members.is_empty() {
+                return;
+            }
+            self.services[s].main = None;
+            return;
+        };
+        let counts = service
+            .instances
+            .get(&instance)
+            .is_some_and(|i| i.qualified.is_some());
+        let old = service.main.clone();
+        if old.as_ref().is_some_and(|m| m.id == process.id) {
+            self.begin_generation(s, instance, counts, &process);
+            return;
+        }
+        let began = match &old {
+            Some(m) if m.instance == instance => m.began,
+            _ => process.start,
+        };
+        self.services[s].main = Some(Main {
+            id: process.id,
+            instance,
+            began,
+        });
+        self.begin_generation(s, instance, counts, &process);
+        if let Some(old) = old
+            && old.instance == instance
+            && counts
+        {
+            let summary = format!("{} takes over from {}", describe(&process), old.id.pid);
+            self.show(
+                s,
+                EventKind::Handover,
+                None,
+                Some(&process),
+                None,
+                json!({ "from": old.id.pid }),
+                summary,
+            );
+        }
+    }
+
+    /// A new life begins when an instance that counts takes the place of another one.
+    fn begin_generation(&mut self, s: usize, instance: u32, counts: bool, process: &Process) {
+        let service = &mut self.services[s];
+        if !counts || service.generation_instance == Some(instance) {
+            return;
+        }
+        service.generation += 1;
+        service.generation_instance = Some(instance);
+        service.ready = false;
+        tracing::debug!(
+            service = service.decl.name,
+            generation = service.generation,
+            pid = process.id.pid,
+            "generation"
+        );
+    }
+
+    pub(super) fn on_exit(&mut self, process: Process, status: ExitStatus, listeners: Option<&[u64]>) {
+        let id = process.id;
+        if self.ended.contains(&id) {
+            return;
+        }
+        // A process can end before anything else was heard of it.
+        if !self.member_of.contains_key(&id) {
+            self.meet(process.clone(), Met::Edge);
+        }
+        self.ended.insert(id, status);
+        for s in self.member_of.remove(&id).unwrap_or_default() {
+            self.end_member(s, &process, status, listeners);
+        }
+        let holding: Vec<_> = self
+            .addresses
+            .iter()
+            .filter(|(_, l)| l.live.values().any(|e| e.is_held_by(&id)))
+            .map(|(a, _)| a.clone())
+            .collect();
+        for a in holding {
+            for e in self
+                .addresses
+                .get_mut(&a)
+                .into_iter()
+                .flat_map(|l| l.live.values_mut())
+            {
+                e.socket.holders.retain(|h| h.process != id);
+            }
+            self.settle_soon(&a);
+        }
+    }
+
+    fn end_member(&mut self, s: usize, process: &Process, status: ExitStatus, listeners: Option<&[u64]>) {
+        let (at, seq) = (self.at, self.next_seq());
+        let held = self.held_by(s, &process.id);
+        let foreign_holder = self.others_hold(s, &process.id);
+        let service = &mut self.services[s];
+        let instance_asked = service
+            .members
+            .get(&process.id)
+            .and_then(|m| service.instance_asked(m.instance))
+            .cloned();
+        let Some(mut m) = service.members.remove(&process.id) else {
+            return;
+        };
+        complete(&mut m.process, process);
+        let was_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
+        if let Some(i) = service.instances.get_mut(&m.instance) {
+            i.living.remove(&process.id);
+        }
+        let survivors = service
+            .instances
+            .get(&m.instance)
+            .is_some_and(|i| !i.living.is_empty());
+        // What never counted as an instance was a tool run or a start that failed: nothing of the service ended.
+        let counted = service
+            .instances
+            .get(&m.instance)
+            .is_some_and(|i| i.qualified.is_some());
+        let asked = m.asked.clone().or(if was_main { instance_asked } else { None });
+        let killer = match status {
+            ExitStatus::Signal { signal, .. } => killer(&m, signal),
+            _ => None,
+        };
+        let still_listening = match listeners {
+            Some(open) => held.iter().any(|inode| open.contains(inode)),
+            None => !held.is_empty(),
+        };
+        let clean_code = matches!(status, ExitStatus::Code(c) if service.decl.clean_exit.contains(&c));
+        let kind = if status == ExitStatus::Unknown {
+            EndKind::Unseen
+        } else if m.oom.is_some() {
+            EndKind::Crash
+        } else if asked.is_some() {
+            EndKind::Asked
+        } else if status == ExitStatus::Code(0) && (survivors || foreign_holder) {
+            EndKind::Handover
+        } else if clean_code && (m.cleaned_up || m.held_address && !still_listening) {
+            EndKind::Clean
+        } else {
+            EndKind::Crash
+        };
+        let end = End {
+            process: m.process.clone(),
+            status,
+            at,
+            seq,
+            was_main,
+            kind,
+            asked,
+            killer,
+            oom: m.oom,
+        };
+        let lived = at.since(m.process.start);
+        let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
+        let facts = json!({ "status": status, "meaning": kind_name(kind, was_main), "lived_ns": lived.as_nanos() as u64 });
+        if counted && is_a_death(&end, &service.decl.signals.handled) {
+            if service.deaths.len() == DEATHS_KEPT {
+                service.deaths.pop_front();
+            }
+            service.deaths.push_back(end.clone());
+        }
+        if m.held_address || !held.is_empty() {
+            if service.holder_ends.len() == DEATHS_KEPT {
+                service.holder_ends.pop_front();
+            }
+            service.holder_ends.push_back(end.clone());
+        }
+        if !survivors {
+            service.instances.remove(&m.instance);
+        }
+        let actor = end.actor();
+        if was_main {
+            service.main = None;
+            if counted && (kind != EndKind::Handover || !survivors) {
+                service.last_end = Some(end);
+            }
+        }
+        self.show_at(
+            s,
+            seq,
+            EventKind::Exit,
+            None,
+            Some(&m.process),
+            actor.as_ref(),
+            facts,
+            summary,
+        );
+        self.qualify(s);
+        let service = &mut self.services[s];
+        if service.members.is_empty() && service.down.is_none() {
+            service.down = Some((at, seq));
+        }
+        self.touched.insert(s);
+    }
+
+    /// Inodes of live sockets of the service's addresses that the process holds.
+    fn held_by(&self, s: usize, id: &ProcId) -> Vec<u64> {
+        let ledgers = self.services[s]
+            .decl
+            .listen
+            .iter()
+            .filter_map(|a| self.addresses.get(a));
+        ledgers
+            .flat_map(|l| {
+                l.live
+                    .values()
+                    .filter(|e| e.is_held_by(id))
+                    .map(|e| e.socket.inode)
+            })
+            .collect()
+    }
+
+    /// Whether a living process other than this one holds a socket that it holds.
+    fn others_hold(&self, s: usize, id: &ProcId) -> bool {
+        let ledgers = self.services[s]
+            .decl
+            .listen
+            .iter()
+            .filter_map(|a| self.addresses.get(a));
+        ledgers
+            .flat_map(|l| l.live.values())
+            .filter(|e| e.is_held_by(id))
+            .any(|e| {
+                e.socket
+                    .holders
+                    .iter()
+                    .any(|h| h.process != *id && !self.ended.contains(&h.process))
+            })
+    }
+
+    /// Living members that a snapshot begun at `began` should have shown and did not.
+    pub(super) fn end_unseen(&mut self, seen: &BTreeSet<ProcId>, began: Nanos) {
+        let gone: Vec<Process> = self
+            .member_of
+            .iter()
+            .filter(|(id, _)| !seen.contains(id))
+            .filter_map(|(id, services)| self.services[*services.first()?].members.get(id))
+            .filter(|m| m.process.start < began)
+            .map(|m| m.process.clone())
+            .collect();
+        for p in gone {
+            self.on_exit(p, ExitStatus::Unknown, None);
+        }
+    }
+}
+
+impl ServiceState {
+    /// The living member that the PID file names, if it is the one that the file was written for.
+    pub(super) fn named_by_pid_file(&self) -> Option<ProcId> {
+        let (state, ..) = self.pid_file.as_ref()?;
+        let process = state
+            .process
+            .as_ref()
+            .filter(|_| matches!(state.content, PidFileContent::Pid(_)))?;
+        self.members.contains_key(&process.id).then_some(process.id)
+    }
+
+    /// Whether the process was there when the PID file was written. Without another selector, that is what tells it from
+    /// one that was given a used pid.
+    pub(super) fn pid_file_is_about(state: &crate::event::PidFileState, process: &Process) -> bool {
+        process.start <= state.modified + PID_FILE_SLACK
+    }
+
+    pub(super) fn merge_instances(&mut self, into: u32, from: u32) {
+        let Some(gone) = self.instances.remove(&from) else {
+            return;
+        };
+        for id in &gone.living {
+            if let Some(m) = self.members.get_mut(id) {
+                m.instance = into;
+            }
+        }
+        let Some(kept) = self.instances.get_mut(&into) else {
+            return;
+        };
+        kept.living.extend(gone.living);
+        kept.qualified = match (kept.qualified, gone.qualified) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if gone.root.start < kept.root.start {
+            kept.root = gone.root;
+        }
+        for main in self.main.iter_mut().filter(|m| m.instance == from) {
+            main.instance = into;
+        }
+        if self.generation_instance == Some(from) {
+            self.generation_instance = Some(into);
+        }
+    }
+}
+
+/// Fills what was not known; what is newer replaces what an exec can change.
+fn complete(known: &mut Process, news: &Process) {
+    if !news.comm.is_empty() {
+        known.comm.clone_from(&news.comm);
+    }
+    if news.exe.is_some() {
+        known.exe.clone_from(&news.exe);
+        known.exe_deleted = news.exe_deleted;
+    }
+    if !news.argv.is_empty() {
+        known.argv.clone_from(&news.argv);
+    }
+    known.exe_id = news.exe_id.or(known.exe_id);
+    known.uid = news.uid.or(known.uid);
+    if news.unit.is_some() {
+        known.unit.clone_from(&news.unit);
+    }
+    known.parent = known.parent.or(news.parent);
+}
+
+fn parent_name(service: &ServiceState, child: &Process) -> String {
+    match child.parent.and_then(|p| service.members.get(&p)) {
+        Some(m) => describe(&m.process),
+        None => "a process".to_owned(),
+    }
+}
+
+/// The signal that ended a process: of those that could have, the first that was queued.
+fn killer(m: &Member, signal: Signal) -> Option<SignalFact> {
+    let fits = |f: &&SignalFact| f.signal == signal && f.result != SignalResult::Ignored;
+    let deadly = |f: &&SignalFact| {
+        signal == Signal::KILL || matches!(f.disposition, Disposition::Default | Disposition::Blocked)
+    };
+    let first = m
+        .signals
+        .iter()
+        .filter(fits)
+        .filter(deadly)
+        .find(|f| f.result == SignalResult::Queued);
+    first.or_else(|| m.signals.iter().rev().find(fits)).cloned()
+}
+
+/// Whether an end is a finding in itself, be it the main process's or not: see the rules of the same names.
+fn is_a_death(end: &End, handled: &[Signal]) -> bool {
+    super::rules::unhandled_signal::applies(end, handled)
+        || super::rules::killed_while_stopping::applies(end)
+        || end.oom.is_some()
+}
+
+fn kind_name(kind: EndKind, was_main: bool) -> &'static str {
+    match kind {
+        EndKind::Asked => "stopped as asked",
+        EndKind::Clean => "stopped itself",
+        EndKind::Handover => "handed over",
+        EndKind::Crash if was_main => "crashed",
+        EndKind::Crash => "ended",
+        EndKind::Unseen => "unseen",
+    }
+}

@@ -1,0 +1,138 @@
+//! What is wrong, one rule a file. A rule looks at the state of one service and says what holds now, or when it may
+//! hold; it changes nothing. Each is named after its finding.
+
+mod crashed;
+mod duplicate_instance;
+pub(super) mod killed_while_stopping;
+mod not_listening;
+mod not_running;
+mod oom_killed;
+mod orphaned_listener;
+mod stale_pid_file;
+mod stale_socket;
+pub(super) mod unhandled_signal;
+
+use crate::{address::Address, clock::Nanos};
+
+use super::{
+    Engine,
+    finding::Kind,
+    ledger::AddressLedger,
+    state::{End, ServiceState},
+    verdict::{Condition, Key, Verdict},
+};
+
+/// What a rule may look at.
+pub(super) struct View<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) service: &'a ServiceState,
+    pub(super) now: Nanos,
+}
+
+impl<'a> View<'a> {
+    fn new(engine: &'a Engine, s: usize) -> Self {
+        Self {
+            engine,
+            service: &engine.services[s],
+            now: engine.now,
+        }
+    }
+
+    /// The declared addresses with what is known of them.
+    fn addresses(&self) -> impl Iterator<Item = (&'a Address, &'a AddressLedger)> + use<'a> {
+        let (engine, service) = (self.engine, self.service);
+        service
+            .decl
+            .listen
+            .iter()
+            .filter_map(move |a| Some((a, engine.addresses.get(a)?)))
+    }
+
+    fn is_open(&self, key: &Key) -> bool {
+        self.service.open.contains_key(key)
+    }
+
+    /// Until when a member that has not yet shown that it counts may still be starting.
+    fn starting_until(&self) -> Option<Nanos> {
+        let youngest = self
+            .service
+            .members
+            .values()
+            .filter(|m| self.service.is_root(m))
+            .map(|m| m.process.start)
+            .max();
+        youngest
+            .map(|at| at + self.service.decl.ready_within)
+            .filter(|_| self.service.qualified().next().is_none())
+    }
+}
+
+/// Everything that is wrong with service `s` now.
+pub(super) fn judge(engine: &Engine, s: usize) -> Verdict {
+    let view = View::new(engine, s);
+    let mut verdict = Verdict::default();
+    for rule in [
+        stale_socket::judge,
+        orphaned_listener::judge,
+        not_listening::judge,
+        not_running::judge,
+        duplicate_instance::judge,
+        stale_pid_file::judge,
+        crashed::judge,
+        oom_killed::judge,
+        unhandled_signal::judge,
+        killed_while_stopping::judge,
+    ] {
+        rule(&view, &mut verdict);
+    }
+    verdict
+}
+
+/// What ended a condition that no longer holds.
+pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
+    let view = View::new(engine, s);
+    match was.key.kind {
+        Kind::StaleSocket => stale_socket::resolution(&view, was),
+        Kind::OrphanedListener => orphaned_listener::resolution(&view, was),
+        Kind::NotListening => not_listening::resolution(&view, was),
+        Kind::StalePidFile => stale_pid_file::resolution(&view),
+        Kind::DuplicateInstance => "no more instances than declared are left".to_owned(),
+        _ => view
+            .service
+            .main_member()
+            .map_or("the service is stopped".to_owned(), |m| {
+                format!(
+                    "{} runs, generation {}",
+                    super::show::describe(&m.process),
+                    view.service.generation
+                )
+            }),
+    }
+}
+
+/// A condition that rests on how a process ended. It holds until a later main process counts.
+fn after_end(kind: Kind, service: &ServiceState, end: &End, summary: String) -> Condition {
+    Condition {
+        key: Key {
+            kind,
+            subject: service.decl.name.clone(),
+            detail: end.cause(),
+        },
+        at: end.cause_at(),
+        cause: end.cause(),
+        actor: end.actor(),
+        summary,
+        evidence: end.evidence(),
+    }
+}
+
+/// Whether what this end took away has been replaced: by an instance that has come to count since, or, for another
+/// member than the main process, by a member that has joined since.
+fn is_replaced(service: &ServiceState, end: &End) -> bool {
+    if end.was_main {
+        return service
+            .qualified()
+            .any(|(_, i)| i.qualified.is_some_and(|at| at > end.at));
+    }
+    service.members.values().any(|m| m.joined > end.at) || service.stopped_as_asked()
+}

@@ -1,0 +1,79 @@
+//! `duplicate-instance`: more than `max_instances` instances live longer than `overlap`.
+
+use super::{
+    super::{
+        finding::Kind,
+        show::describe,
+        verdict::{Condition, Key, Verdict},
+    },
+    View,
+};
+
+pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
+    let service = view.service;
+    let mut instances: Vec<_> = service.qualified().map(|(_, i)| i).collect();
+    let max = service.decl.max_instances as usize;
+    if instances.len() <= max {
+        return;
+    }
+    instances.sort_by_key(|i| (i.root.start, i.root.id));
+    // They are too many since the first one over the limit counts.
+    let mut since: Vec<_> = instances.iter().filter_map(|i| i.qualified).collect();
+    since.sort_unstable();
+    let Some(since) = since.get(max).copied() else {
+        return;
+    };
+    let key = Key {
+        kind: Kind::DuplicateInstance,
+        subject: service.decl.name.clone(),
+        detail: String::new(),
+    };
+    let patience = since + service.decl.overlap;
+    if view.now < patience && !view.is_open(&key) {
+        verdict.again_at(patience);
+        return;
+    }
+    let each: Vec<String> = instances
+        .iter()
+        .map(|i| {
+            let holds: Vec<String> = view
+                .addresses()
+                .filter(|(_, l)| {
+                    l.live
+                        .values()
+                        .any(|e| i.living.iter().any(|id| e.is_held_by(id)))
+                })
+                .map(|(a, _)| a.to_string())
+                .chain(
+                    service
+                        .named_by_pid_file()
+                        .filter(|id| i.living.contains(id))
+                        .and(service.decl.pid_file.clone()),
+                )
+                .collect();
+            let parent = i
+                .root
+                .parent
+                .map_or(String::new(), |p| format!(", parent {}", p.pid));
+            let unit = i.root.unit.as_ref().map_or(String::new(), |u| format!(", {u}"));
+            let holds = if holds.is_empty() {
+                "nothing declared".to_owned()
+            } else {
+                holds.join(" and ")
+            };
+            format!("{}{parent}{unit} holds {holds}", describe(&i.root))
+        })
+        .collect();
+    verdict.conditions.push(Condition {
+        key,
+        at: since,
+        cause: format!("duplicate {}", since.0),
+        actor: None,
+        summary: format!(
+            "{} instances live side by side, {max} declared: {}",
+            instances.len(),
+            each.join("; ")
+        ),
+        evidence: instances.iter().map(|i| i.seq).filter(|s| *s > 0).collect(),
+    });
+}

@@ -1,0 +1,43 @@
+//! `killed-while-stopping`: KILL ended a process that had been asked to stop.
+
+use crate::{event::ExitStatus, signal::Signal};
+
+use super::{
+    super::{finding::Kind, show::describe, state::End, verdict::Verdict},
+    View, after_end, is_replaced,
+};
+
+pub(in super::super) fn applies(end: &End) -> bool {
+    matches!(
+        end.status,
+        ExitStatus::Signal {
+            signal: Signal::KILL,
+            ..
+        }
+    ) && end.asked.is_some()
+        && end.oom.is_none()
+}
+
+pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
+    let service = view.service;
+    for end in service
+        .deaths
+        .iter()
+        .filter(|e| applies(e) && !is_replaced(service, e))
+    {
+        let Some(asked) = &end.asked else { continue };
+        let by = |a: Option<&crate::event::Actor>| a.map_or("the kernel".to_owned(), describe);
+        let killer = end.killer.as_ref();
+        let between = killer.map_or(end.at, |k| k.at).since(asked.at).as_secs_f64();
+        let summary = format!(
+            "{} was asked to stop with {} by {} and killed by {} {between:.3} s later",
+            describe(&end.process),
+            asked.signal,
+            by(asked.actor.as_ref()),
+            killer.map_or("somebody".to_owned(), |k| by(k.actor.as_ref())),
+        );
+        verdict
+            .conditions
+            .push(after_end(Kind::KilledWhileStopping, service, end, summary));
+    }
+}

@@ -1,0 +1,105 @@
+//! `stale-socket`: the declared path is a socket, no live socket is bound to that inode, and no asked stop explains it.
+
+use crate::{
+    clock::Nanos,
+    event::{PathState, ProcId},
+};
+
+use super::{
+    super::{
+        finding::Kind,
+        ledger::AddressLedger,
+        show::{describe, ended},
+        state::{End, ServiceState},
+        verdict::{Condition, Key, Verdict},
+    },
+    View,
+};
+
+pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
+    let service = view.service;
+    for (address, ledger) in view.addresses() {
+        let (Some(PathState::Socket(file)), true) = (&ledger.path, ledger.is_known()) else {
+            continue;
+        };
+        if ledger.path_is_bound() || service.stopping().is_some() || service.stopped_as_asked() {
+            continue;
+        }
+        let key = Key {
+            kind: Kind::StaleSocket,
+            subject: address.to_string(),
+            detail: String::new(),
+        };
+        let owner = ledger.last_owner(*file);
+        // The path is looked at again after the socket died: only then is it known to lead to a dead one.
+        if owner.is_some_and(|d| ledger.read_at.is_none_or(|read| read < d.at)) {
+            continue;
+        }
+        let closed_at = owner.map_or(Nanos::ZERO, |d| d.at);
+        // A living process that closed it may be about to bind it again; one that only begins may be about to.
+        let closer_lives = owner.is_some_and(|d| d.holders.iter().any(|h| service.members.contains_key(h)));
+        let patience = if closer_lives {
+            closed_at + service.decl.relisten_within
+        } else if owner.is_none() {
+            view.starting_until().unwrap_or(Nanos::ZERO)
+        } else {
+            Nanos::ZERO
+        };
+        if view.now < patience && !view.is_open(&key) {
+            verdict.again_at(patience);
+            continue;
+        }
+        let end = owner.and_then(|d| end_of_holder(service, &d.holders));
+        let path = address
+            .path()
+            .map(|p| p.display().to_string())
+            .unwrap_or_default();
+        let why = match (&end, owner) {
+            (Some(e), _) => format!(": {} {}", describe(&e.process), ended(e)),
+            (None, Some(d)) => match d.holders.iter().find_map(|h| service.members.get(h)) {
+                Some(m) => format!(": {} closed it and lives on", describe(&m.process)),
+                None => ": its last holder is gone".to_owned(),
+            },
+            (None, None) => ": it was dead before probe looked".to_owned(),
+        };
+        let mut evidence = end.as_ref().map(|e| e.evidence()).unwrap_or_default();
+        evidence.extend(owner.map(|d| d.seq));
+        verdict.conditions.push(Condition {
+            at: end.as_ref().map_or(
+                if owner.is_some() {
+                    closed_at
+                } else {
+                    ledger.read_at.unwrap_or(view.now)
+                },
+                |e| e.cause_at(),
+            ),
+            cause: end
+                .as_ref()
+                .map_or_else(|| format!("stale {address} {}", file.ino), |e| e.cause()),
+            actor: end.as_ref().and_then(|e| e.actor()),
+            summary: format!("no process holds {path}{why}"),
+            evidence,
+            key,
+        });
+    }
+}
+
+/// How the last holder of a dead socket ended, when that is what killed the socket.
+fn end_of_holder<'a>(service: &'a ServiceState, holders: &[ProcId]) -> Option<&'a End> {
+    let ends = service.last_end.iter().chain(service.deaths.iter().rev());
+    ends.chain(service.holder_ends.iter().rev())
+        .find(|e| holders.contains(&e.process.id))
+}
+
+pub(super) fn resolution(view: &View<'_>, was: &Condition) -> String {
+    let ledger: Option<&AddressLedger> = view
+        .addresses()
+        .find(|(a, _)| a.to_string() == was.key.subject)
+        .map(|(_, l)| l);
+    match ledger.map(|l| &l.path) {
+        Some(Some(PathState::Absent)) => "the socket file is gone".to_owned(),
+        Some(Some(PathState::Other(what))) => format!("the path is a {what} now"),
+        _ if view.service.stopped_as_asked() => "the service was stopped".to_owned(),
+        _ => "a live socket is bound to the path again".to_owned(),
+    }
+}

@@ -1,0 +1,52 @@
+//! `unhandled-signal`: a member died from a signal's default action (KILL aside), and that was no asked stop. A stop
+//! signal that is declared as handled and still kills by default is one.
+
+use crate::{
+    event::{Disposition, ExitStatus},
+    signal::Signal,
+};
+
+use super::{
+    super::{finding::Kind, show::describe, state::End, verdict::Verdict},
+    View, after_end, is_replaced,
+};
+
+pub(in super::super) fn applies(end: &End, handled: &[Signal]) -> bool {
+    let ExitStatus::Signal { signal, .. } = end.status else {
+        return false;
+    };
+    if signal == Signal::KILL || end.oom.is_some() {
+        return false;
+    }
+    match &end.asked {
+        None => true,
+        // Caught first and then re-raised is how many daemons end as they were asked to.
+        Some(a) => a.signal == signal && a.disposition == Disposition::Default && handled.contains(&signal),
+    }
+}
+
+pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
+    let service = view.service;
+    let handled = &service.decl.signals.handled;
+    for end in service
+        .deaths
+        .iter()
+        .filter(|e| applies(e, handled) && !is_replaced(service, e))
+    {
+        let ExitStatus::Signal { signal, .. } = end.status else {
+            continue;
+        };
+        let from = match end.killer.as_ref().map(|k| &k.actor) {
+            Some(Some(a)) => format!("sent by {}", describe(a)),
+            Some(None) => "sent by the kernel".to_owned(),
+            None => "its sender was not seen".to_owned(),
+        };
+        let summary = format!(
+            "{} died of {signal}, which it does not handle, {from}",
+            describe(&end.process)
+        );
+        verdict
+            .conditions
+            .push(after_end(Kind::UnhandledSignal, service, end, summary));
+    }
+}

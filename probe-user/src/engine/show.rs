@@ -1,0 +1,91 @@
+//! How events are put into words and fields.
+
+use serde_json::Value;
+
+use crate::event::{Actor, ExitStatus, Process};
+
+use super::{
+    Engine,
+    finding::{Effect, EventKind, Shown},
+    state::End,
+};
+
+impl Engine {
+    #[expect(clippy::too_many_arguments, reason = "each is a field of the event")]
+    pub(super) fn show(
+        &mut self,
+        s: usize,
+        kind: EventKind,
+        subject: Option<String>,
+        process: Option<&Process>,
+        actor: Option<&Actor>,
+        facts: Value,
+        summary: String,
+    ) -> u64 {
+        let seq = self.next_seq();
+        self.show_at(s, seq, kind, subject, process, actor, facts, summary);
+        seq
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a field of the event")]
+    pub(super) fn show_at(
+        &mut self,
+        s: usize,
+        seq: u64,
+        kind: EventKind,
+        subject: Option<String>,
+        process: Option<&Process>,
+        actor: Option<&Actor>,
+        facts: Value,
+        summary: String,
+    ) {
+        let Value::Object(facts) = facts else { return };
+        self.effects.push(Effect::Show(Box::new(Shown {
+            seq,
+            at: self.at,
+            time_source: self.time_source,
+            service: self.services[s].decl.name.clone(),
+            kind,
+            subject,
+            process: process.cloned(),
+            actor: actor.cloned(),
+            facts,
+            summary,
+        })));
+    }
+}
+
+/// `redis-server (812)`: the executable's file name where known, else the command name.
+pub(super) fn describe(p: &Process) -> String {
+    let name = p
+        .exe
+        .as_deref()
+        .and_then(|e| e.rsplit('/').next())
+        .filter(|n| !n.is_empty());
+    match name.or(Some(p.comm.as_str()).filter(|c| !c.is_empty())) {
+        Some(name) => format!("{name} ({})", p.id.pid),
+        None => format!("process {}", p.id.pid),
+    }
+}
+
+/// `was killed by KILL from kill (990)`, `exited with code 1`.
+pub(super) fn ended(end: &End) -> String {
+    let mut text = match end.status {
+        ExitStatus::Code(c) => format!("exited with code {c}"),
+        ExitStatus::Signal { signal, core } => {
+            let core = if core { " and dumped core" } else { "" };
+            match &end.killer {
+                Some(k) => match &k.actor {
+                    Some(a) => format!("was killed by {signal} from {}{core}", describe(a)),
+                    None => format!("was killed by {signal} from the kernel{core}"),
+                },
+                None => format!("was killed by {signal}{core}"),
+            }
+        }
+        ExitStatus::Unknown => "is gone, nobody saw how".to_owned(),
+    };
+    if end.oom.is_some() {
+        text.push_str(", chosen by the OOM killer");
+    }
+    text
+}

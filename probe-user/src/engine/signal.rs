@@ -1,0 +1,138 @@
+//! Signals: who sent what to whom, and whether that asked a service to stop.
+
+use serde_json::json;
+
+use crate::{
+    clock::Nanos,
+    event::{ProcId, Process, SignalSent},
+};
+
+use super::{
+    Engine,
+    finding::EventKind,
+    process::Met,
+    show::describe,
+    state::{Asked, SIGNALS_KEPT, SignalFact},
+};
+
+impl Engine {
+    pub(super) fn on_signal(&mut self, sent: SignalSent) {
+        // A signal can reach a child before the fork is told.
+        self.meet(sent.target.clone(), Met::Edge);
+        let id = sent.target.id;
+        for s in self.member_of.get(&id).cloned().unwrap_or_default() {
+            let seq = self.next_seq();
+            self.note_signal(s, &id, &sent, seq);
+            let by = sent.actor.as_ref().map_or("the kernel".to_owned(), describe);
+            let facts = json!({
+                "signal": sent.signal,
+                "code": code_name(sent.code),
+                "result": sent.result,
+                "disposition": sent.disposition,
+            });
+            let summary = format!("{} sent {} to {}", by, sent.signal, describe(&sent.target));
+            let actor = sent.actor.as_ref();
+            self.show_at(
+                s,
+                seq,
+                EventKind::Signal,
+                None,
+                Some(&sent.target),
+                actor,
+                facts,
+                summary,
+            );
+            self.touched.insert(s);
+        }
+    }
+
+    fn note_signal(&mut self, s: usize, id: &ProcId, sent: &SignalSent, seq: u64) {
+        let at = self.at;
+        let service = &self.services[s];
+        let Some(m) = service.members.get(id) else { return };
+        let from_outside = sent
+            .actor
+            .as_ref()
+            .is_some_and(|a| !service.members.contains_key(&a.id));
+        let stop = service.decl.stop_signals.contains(&sent.signal)
+            && from_outside
+            && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
+        let Some(m) = self.services[s].members.get_mut(id) else {
+            return;
+        };
+        if m.signals.len() == SIGNALS_KEPT {
+            m.signals.pop_front();
+        }
+        m.signals.push_back(SignalFact {
+            signal: sent.signal,
+            at,
+            seq,
+            code: sent.code,
+            result: sent.result,
+            disposition: sent.disposition,
+            fault_addr: sent.fault_addr,
+            actor: sent.actor.clone(),
+        });
+        if stop && m.asked.is_none() {
+            m.asked = Some(Asked {
+                signal: sent.signal,
+                at,
+                seq,
+                disposition: sent.disposition,
+                actor: sent.actor.clone(),
+            });
+        }
+    }
+
+    pub(super) fn on_oom(&mut self, victim: Process, rss: Option<u64>) {
+        let at: Nanos = self.at;
+        // The tracepoint may tell no more than a pid.
+        let id = if self.member_of.contains_key(&victim.id) {
+            victim.id
+        } else {
+            match self
+                .member_of
+                .keys()
+                .find(|id| id.pid == victim.id.pid && victim.id.start_ticks == 0)
+            {
+                Some(id) => *id,
+                None => return,
+            }
+        };
+        for s in self.member_of.get(&id).cloned().unwrap_or_default() {
+            let seq = self.next_seq();
+            let Some(m) = self.services[s].members.get_mut(&id) else {
+                continue;
+            };
+            m.oom = Some((rss, seq, at));
+            let process = m.process.clone();
+            let summary = format!("the kernel's OOM killer chose {}", describe(&process));
+            self.show_at(
+                s,
+                seq,
+                EventKind::Oom,
+                None,
+                Some(&process),
+                None,
+                json!({ "rss_bytes": rss }),
+                summary,
+            );
+            self.touched.insert(s);
+        }
+    }
+}
+
+/// Names of `si_code` for signals that a process sent, and of the kernel's own.
+fn code_name(code: i32) -> String {
+    match code {
+        libc::SI_USER => "SI_USER".into(),
+        libc::SI_QUEUE => "SI_QUEUE".into(),
+        libc::SI_TKILL => "SI_TKILL".into(),
+        libc::SI_TIMER => "SI_TIMER".into(),
+        libc::SI_MESGQ => "SI_MESGQ".into(),
+        libc::SI_ASYNCIO => "SI_ASYNCIO".into(),
+        libc::SI_SIGIO => "SI_SIGIO".into(),
+        0x80 => "SI_KERNEL".into(),
+        n => n.to_string(),
+    }
+}

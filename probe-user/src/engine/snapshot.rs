@@ -1,0 +1,47 @@
+//! Snapshots: the state of everything declared, read at once.
+
+use std::collections::BTreeSet;
+
+use crate::event::{ProcId, Snapshot, SnapshotReason};
+
+use super::{Due, Effect, Engine, process::Met};
+
+impl Engine {
+    pub(super) fn on_snapshot(&mut self, snapshot: Snapshot) {
+        // Levels count from when reading began: whatever an edge says after that is newer.
+        self.at = snapshot.began;
+        let seen: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
+        let mut joined = false;
+        for p in snapshot.processes {
+            joined |= self.meet(p, Met::Level);
+        }
+        for a in snapshot.addresses {
+            joined |= self.take_address(a);
+        }
+        for p in snapshot.pid_files {
+            joined |= self.take_pid_file(p);
+        }
+        if self.joined {
+            self.end_unseen(&seen, snapshot.began);
+        } else {
+            self.set_timer(Due::Resync, self.now + self.config.probe.settle_every);
+        }
+        let at = snapshot.began;
+        for s in 0..self.services.len() {
+            let seq = self.seq;
+            let service = &mut self.services[s];
+            if service.members.is_empty() && service.down.is_none() {
+                service.down = Some((at, seq));
+            }
+            self.touched.insert(s);
+        }
+        self.joined = true;
+        if snapshot.reason == SnapshotReason::Loss {
+            self.blind = None;
+        }
+        // Processes that were started between the look and the moment the kernel was told to follow their parents.
+        if joined {
+            self.effects.push(Effect::Resync(snapshot.reason));
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Sockets: what is bound to a declared address, who holds it, who took its path away.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::json;
+
+use crate::{
+    address::Address,
+    clock::Nanos,
+    event::{
+        Actor, AddressState, Holder, PathChange, PathState, Process, SnapshotReason, Socket, SocketId,
+        SocketState,
+    },
+};
+
+use super::{
+    Due, Effect, Engine,
+    finding::EventKind,
+    ledger::{AddressLedger, Change, Entry, Pending},
+    process::Met,
+    show::describe,
+};
+
+/// First and longest wait between two looks at an address that is not yet what it will be.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(500);
+/// A socket that nobody holds is looked at again for this long; afterwards the slow snapshot does it.
+const IN_FLIGHT: Duration = Duration::from_secs(5);
+
+impl Engine {
+    pub(super) fn on_listen(
+        &mut self,
+        address: &Address,
+        process: Process,
+        socket: Option<SocketId>,
+        inode: Option<u64>,
+    ) {
+        let at = self.at;
+        let declared = self.declared_as(address);
+        for a in declared {
+            let seq = self.next_seq();
+            let Some(ledger) = self.addresses.get_mut(&a) else {
+                continue;
+            };
+            if let (Some(id), Some(inode)) = (socket, inode)
+                && !ledger.dead.iter().any(|d| d.inode == inode)
+            {
+                let found = Socket {
+                    id,
+                    inode,
+                    state: SocketState::Listening,
+                    file: None,
+                    ip: address.inet().and_then(|i| i.ip),
+                    queue: 0,
+                    backlog: 0,
+                    holders: vec![Holder {
+                        process: process.id,
+                        fd: -1,
+                    }],
+                    holders_known: false,
+                };
+                let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
+                entry.socket.state = SocketState::Listening;
+            }
+            let services = ledger.services.clone();
+            for s in services {
+                if self.hold(s, &process, &a, None) {
+                    self.effects.push(Effect::Resync(SnapshotReason::Interval));
+                }
+                let summary = format!("{} listens on {a}", describe(&process));
+                let subject = Some(a.to_string());
+                self.show_at(
+                    s,
+                    seq,
+                    EventKind::Listen,
+                    subject,
+                    Some(&process),
+                    None,
+                    json!({}),
+                    summary,
+                );
+                self.qualify(s);
+                self.touched.insert(s);
+            }
+            self.settle_soon(&a);
+        }
+    }
+
+    pub(super) fn on_unlisten(&mut self, address: &Address, socket: Option<SocketId>, inode: Option<u64>) {
+        let at = self.at;
+        for a in self.declared_as(address) {
+            let Some(ledger) = self.addresses.get(&a) else {
+                continue;
+            };
+            let known = ledger
+                .live
+                .iter()
+                .find(|(id, e)| socket == Some(**id) || inode == Some(e.socket.inode))
+                .map(|(id, _)| *id);
+            if let Some(id) = known {
+                self.bury(&a, id, at);
+            }
+            self.settle_soon(&a);
+        }
+    }
+
+    pub(super) fn on_socket_closed(&mut self, inode: u64) {
+        let at = self.at;
+        let found: Vec<(Address, SocketId)> = self
+            .addresses
+            .iter()
+            .flat_map(|(a, l)| l.live.iter().map(move |(id, e)| (a, id, e)))
+            .filter(|(.., e)| e.socket.inode == inode)
+            .map(|(a, id, _)| (a.clone(), *id))
+            .collect();
+        for (a, id) in found {
+            self.bury(&a, id, at);
+            self.settle_soon(&a);
+        }
+    }
+
+    pub(super) fn on_path(&mut self, address: &Address, change: PathChange, actor: Option<Actor>) {
+        let at = self.at;
+        let Some(ledger) = self.addresses.get(address) else {
+            return;
+        };
+        let services = ledger.services.clone();
+        let seq = self.next_seq();
+        for s in services {
+            if let Some(a) = &actor
+                && let Some(m) = self.services[s].members.get_mut(&a.id)
+            {
+                match change {
+                    PathChange::Removed | PathChange::RenamedAway => m.cleaned_up = true,
+                    // It holds what it has just bound, before anything else could be asked.
+                    PathChange::Created => m.held_address = true,
+                    PathChange::RenamedTo => {}
+                }
+            }
+            let by = actor.as_ref().map_or("somebody".to_owned(), describe);
+            let (kind, verb) = match change {
+                PathChange::Created => (EventKind::Bind, "made"),
+                PathChange::Removed => (EventKind::Unlink, "unlinked"),
+                PathChange::RenamedAway => (EventKind::Rename, "renamed"),
+                PathChange::RenamedTo => (EventKind::Rename, "replaced by a rename"),
+            };
+            let name = address
+                .path()
+                .map(|p| p.display().to_string())
+                .unwrap_or_default();
+            let subject = Some(address.to_string());
+            let facts = json!({ "change": change });
+            self.show_at(
+                s,
+                seq,
+                kind,
+                subject,
+                None,
+                actor.as_ref(),
+                facts,
+                format!("{by} {verb} {name}"),
+            );
+            self.touched.insert(s);
+        }
+        if let Some(ledger) = self.addresses.get_mut(address) {
+            ledger.note(Change {
+                change,
+                actor,
+                at,
+                seq,
+            });
+        }
+        self.settle_soon(address);
+    }
+
+    /// A level: how the address was at `self.at`.
+    pub(super) fn on_address(&mut self, state: AddressState) {
+        let joined = self.take_address(state);
+        // What a process that was only just met had started before is found by looking again.
+        if joined && self.joined {
+            self.effects.push(Effect::Resync(SnapshotReason::Interval));
+        }
+    }
+
+    pub(super) fn take_address(&mut self, state: AddressState) -> bool {
+        let (at, address) = (self.at, state.address);
+        let Some(ledger) = self.addresses.get_mut(&address) else {
+            return false;
+        };
+        if ledger.is_older_than_known(at) {
+            return false;
+        }
+        ledger.error = state.error;
+        if ledger.error.is_some() {
+            self.follow_up(&address);
+            return false;
+        }
+        ledger.read_at = Some(at);
+        ledger.path = state.path;
+        let services = ledger.services.clone();
+        let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();
+        let gone: Vec<SocketId> = ledger
+            .live
+            .iter()
+            .filter(|(id, e)| !listed.contains(id) && e.since <= at)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.bury(&address, id, at);
+        }
+        let mut joined = false;
+        for p in state.processes {
+            joined |= self.meet(p.clone(), Met::Level);
+            for s in &services {
+                joined |= self.hold_if_holder(*s, &p, &address, &state.sockets);
+            }
+        }
+        for socket in state.sockets {
+            self.take_socket(&address, socket, at);
+        }
+        for s in services {
+            self.qualify(s);
+            self.touched.insert(s);
+        }
+        self.follow_up(&address);
+        joined
+    }
+
+    fn take_socket(&mut self, address: &Address, mut socket: Socket, at: Nanos) {
+        let Some(ledger) = self.addresses.get_mut(address) else {
+            return;
+        };
+        // It was closed after this was read.
+        if ledger.died_after(&socket, at) {
+            return;
+        }
+        socket.holders.retain(|h| !self.ended.contains(&h.process));
+        let fresh = !ledger.live.contains_key(&socket.id);
+        let began = match ledger.live.get(&socket.id) {
+            Some(known) => known.socket.state != socket.state && socket.state == SocketState::Listening,
+            None => socket.state == SocketState::Listening,
+        };
+        let seq = if fresh || began { self.next_seq() } else { 0 };
+        let Some(ledger) = self.addresses.get_mut(address) else {
+            return;
+        };
+        match ledger.live.get_mut(&socket.id) {
+            Some(known) => {
+                if !socket.holders_known && socket.holders.is_empty() {
+                    socket.holders.clone_from(&known.socket.holders);
+                }
+                known.socket = socket.clone();
+                known.note_holders();
+            }
+            None => {
+                ledger.live.insert(socket.id, Entry::new(socket.clone(), at, seq));
+            }
+        }
+        // The first snapshot tells what was there before, and TCP tells of a listener by itself.
+        if began && self.joined && address.inet().is_none() {
+            let services = ledger.services.clone();
+            let holder = socket.holders.first().map(|h| h.process);
+            for s in services {
+                let process = holder
+                    .and_then(|id| self.services[s].members.get(&id))
+                    .map(|m| m.process.clone());
+                let by = process.as_ref().map_or("somebody".to_owned(), describe);
+                let subject = Some(address.to_string());
+                let summary = format!("{by} listens on {address}");
+                self.show_at(
+                    s,
+                    seq,
+                    EventKind::Listen,
+                    subject,
+                    process.as_ref(),
+                    None,
+                    json!({}),
+                    summary,
+                );
+            }
+        }
+    }
+
+    fn hold_if_holder(&mut self, s: usize, p: &Process, address: &Address, sockets: &[Socket]) -> bool {
+        let Some(socket) = sockets
+            .iter()
+            .find(|x| x.holders.iter().any(|h| h.process == p.id))
+        else {
+            return false;
+        };
+        self.hold(s, p, address, Some(socket))
+    }
+
+    /// Where a service declares no other selector, who holds its address belongs to it. `true` when it joined.
+    fn hold(&mut self, s: usize, p: &Process, address: &Address, socket: Option<&Socket>) -> bool {
+        if self.services[s].decl.has_selector() {
+            return false;
+        }
+        let joined = self.join(s, p.clone(), Met::Level);
+        // Processes that share a socket are one instance, whoever their parents are.
+        let (ledger, service) = (self.addresses.get(address), &mut self.services[s]);
+        let Some(own) = service.members.get(&p.id).map(|m| m.instance) else {
+            return joined;
+        };
+        let known = socket.and_then(|x| ledger?.live.get(&x.id)).map(|e| &e.socket);
+        let others: BTreeSet<u32> = socket
+            .into_iter()
+            .chain(known)
+            .flat_map(|x| &x.holders)
+            .filter_map(|h| service.members.get(&h.process).map(|m| m.instance))
+            .filter(|i| *i != own)
+            .collect();
+        for other in others {
+            let (into, from) = (own.min(other), own.max(other));
+            service.merge_instances(into, from);
+        }
+        joined
+    }
+
+    /// The declared addresses that a socket at `seen` serves.
+    fn declared_as(&self, seen: &Address) -> Vec<Address> {
+        let fits = |a: &&Address| match (a, seen) {
+            (Address::Tcp(want), Address::Tcp(have)) | (Address::Udp(want), Address::Udp(have)) => {
+                want.port == have.port && have.ip.is_none_or(|ip| want.is_served_by(ip))
+            }
+            (a, b) => *a == b,
+        };
+        self.addresses.keys().filter(fits).cloned().collect()
+    }
+
+    fn bury(&mut self, address: &Address, id: SocketId, at: Nanos) {
+        let seq = self.next_seq();
+        let Some(ledger) = self.addresses.get_mut(address) else {
+            return;
+        };
+        let holder = ledger
+            .live
+            .get(&id)
+            .and_then(|e| e.socket.holders.first())
+            .map(|h| h.process);
+        ledger.bury(id, at, seq);
+        for s in ledger.services.clone() {
+            let process = holder
+                .and_then(|id| self.services[s].members.get(&id))
+                .map(|m| m.process.clone());
+            let subject = Some(address.to_string());
+            let summary = format!("the listener of {address} was closed");
+            self.show_at(
+                s,
+                seq,
+                EventKind::Close,
+                subject,
+                process.as_ref(),
+                None,
+                json!({}),
+                summary,
+            );
+            self.touched.insert(s);
+        }
+    }
+
+    /// Asks how the address is now.
+    pub(super) fn settle_soon(&mut self, address: &Address) {
+        let effect = Effect::Settle(address.clone());
+        if !self.effects.contains(&effect) {
+            self.effects.push(effect);
+        }
+        let until = self.now + IN_FLIGHT;
+        if let Some(l) = self.addresses.get_mut(address) {
+            l.pending = Some(Pending {
+                wait: FIRST_LOOK,
+                until,
+            });
+        }
+    }
+
+    /// A member began: its addresses are looked at until they are ready, because no event tells of `listen` on a UNIX
+    /// socket or of an abstract name.
+    pub(super) fn expect_addresses(&mut self, s: usize) {
+        let until = self.now + self.services[s].decl.ready_within;
+        for a in self.services[s].decl.listen.clone() {
+            let Some(l) = self.addresses.get_mut(&a) else {
+                continue;
+            };
+            if l.serving().next().is_none() {
+                l.pending = Some(Pending {
+                    wait: FIRST_LOOK,
+                    until,
+                });
+                self.set_timer(Due::Address(a), self.now + FIRST_LOOK);
+            }
+        }
+    }
+
+    pub(super) fn settle_again(&mut self, address: Address) {
+        self.effects.push(Effect::Settle(address));
+    }
+
+    /// After a look: whether to look again, and when.
+    fn follow_up(&mut self, address: &Address) {
+        let now = self.now;
+        let Some(l) = self.addresses.get(address) else {
+            return;
+        };
+        let main_lives = l.services.iter().any(|s| !self.services[*s].members.is_empty());
+        let unsettled = l.error.is_some()
+            || l.live
+                .values()
+                .any(|e| e.socket.state == SocketState::Bound || in_flight(e))
+            || main_lives && l.serving().next().is_none();
+        let starting = l
+            .services
+            .iter()
+            .filter_map(|s| {
+                let service = &self.services[*s];
+                let began = service.main.as_ref()?.began;
+                Some(began + service.decl.ready_within)
+            })
+            .max();
+        let Some(l) = self.addresses.get_mut(address) else {
+            return;
+        };
+        let due = Due::Address(address.clone());
+        let Some(p) = l.pending.as_mut().filter(|_| unsettled) else {
+            l.pending = None;
+            self.clear_timer(&due);
+            return;
+        };
+        let until = p.until.max(starting.unwrap_or(Nanos::ZERO));
+        if now >= until {
+            l.pending = None;
+            self.clear_timer(&due);
+            return;
+        }
+        let at = now + p.wait;
+        p.wait = (p.wait * 2).min(LAST_LOOK);
+        self.set_timer(due, at);
+    }
+}
+
+fn in_flight(e: &Entry) -> bool {
+    e.socket.holders_known && e.socket.holders.is_empty()
+}
+
+impl AddressLedger {
+    /// Whether the kernel could be asked, ever.
+    pub(super) fn is_known(&self) -> bool {
+        self.read_at.is_some() && !matches!(self.path, Some(PathState::Unknown(_)))
+    }
+}

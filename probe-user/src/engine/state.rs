@@ -1,0 +1,233 @@
+//! What the engine knows of a service: members, instances, generations, how things ended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    clock::Nanos,
+    config::Service,
+    event::{Actor, Disposition, ExitStatus, FileId, PidFileState, ProcId, Process, SignalResult},
+    signal::Signal,
+};
+
+use super::verdict::Open;
+
+/// Signals remembered for a living member: enough for a sender, its repetition and what it led to.
+pub(super) const SIGNALS_KEPT: usize = 8;
+/// Deaths remembered until a successor shows that they are over.
+pub(super) const DEATHS_KEPT: usize = 16;
+
+/// Events were lost; nothing is judged until a snapshot has settled the truth.
+#[derive(Debug)]
+pub(super) struct Blind {
+    pub(super) since: Nanos,
+    pub(super) sources: BTreeMap<String, u64>,
+}
+
+/// A signal as it was sent.
+#[derive(Debug, Clone)]
+pub(super) struct SignalFact {
+    pub(super) signal: Signal,
+    pub(super) at: Nanos,
+    pub(super) seq: u64,
+    pub(super) code: i32,
+    pub(super) result: SignalResult,
+    pub(super) disposition: Disposition,
+    pub(super) fault_addr: Option<u64>,
+    pub(super) actor: Option<Actor>,
+}
+
+/// Somebody asked a process to stop.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) signal: Signal,
+    pub(super) at: Nanos,
+    pub(super) seq: u64,
+    pub(super) disposition: Disposition,
+    pub(super) actor: Option<Actor>,
+}
+
+/// A living process of the service.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) process: Process,
+    pub(super) instance: u32,
+    /// When the engine met it.
+    pub(super) joined: Nanos,
+    pub(super) asked: Option<Asked>,
+    pub(super) signals: VecDeque<SignalFact>,
+    /// The OOM killer chose it: resident bytes, event.
+    pub(super) oom: Option<(Option<u64>, u64, Nanos)>,
+    /// It has held a declared address at some time.
+    pub(super) held_address: bool,
+    /// It has removed its PID file or a socket path of the service.
+    pub(super) cleaned_up: bool,
+}
+
+/// A root member and its living descendants; survivors stay one instance.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) root: Process,
+    pub(super) living: BTreeSet<ProcId>,
+    /// Since when it counts: it holds a declared address, or the PID file or the unit names it, or it has lived long
+    /// enough where a service declares neither. A tool run of the same executable never gets here.
+    pub(super) qualified: Option<Nanos>,
+    /// The event that made it one.
+    pub(super) seq: u64,
+}
+
+/// The process that the service is.
+#[derive(Debug, Clone)]
+pub(super) struct Main {
+    pub(super) id: ProcId,
+    pub(super) instance: u32,
+    pub(super) began: Nanos,
+}
+
+/// What an end of the main process means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndKind {
+    /// Somebody asked it to stop.
+    Asked,
+    /// It stopped itself in good order.
+    Clean,
+    /// It ended and others of its instance go on.
+    Handover,
+    Crash,
+    /// Nobody saw how.
+    Unseen,
+}
+
+/// The end of a member.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    pub(super) process: Process,
+    pub(super) status: ExitStatus,
+    /// When it exited.
+    pub(super) at: Nanos,
+    pub(super) seq: u64,
+    pub(super) was_main: bool,
+    pub(super) kind: EndKind,
+    pub(super) asked: Option<Asked>,
+    /// The signal that killed it.
+    pub(super) killer: Option<SignalFact>,
+    pub(super) oom: Option<(Option<u64>, u64, Nanos)>,
+}
+
+impl End {
+    /// When what ended it began: the killing signal where there was one.
+    pub(super) fn cause_at(&self) -> Nanos {
+        self.killer.as_ref().map_or(self.at, |k| k.at)
+    }
+
+    pub(super) fn actor(&self) -> Option<Actor> {
+        self.killer.as_ref().and_then(|k| k.actor.clone())
+    }
+
+    /// Groups everything that this end led to.
+    pub(super) fn cause(&self) -> String {
+        format!("end {} {}", self.process.id.pid, self.process.id.start_ticks)
+    }
+
+    pub(super) fn evidence(&self) -> Vec<u64> {
+        let mut seqs: Vec<u64> = [
+            self.asked.as_ref().map(|a| a.seq),
+            self.killer.as_ref().map(|k| k.seq),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.oom.map(|(_, seq, _)| seq))
+        .chain([self.seq])
+        .collect();
+        seqs.sort_unstable();
+        seqs.dedup();
+        seqs
+    }
+
+    /// Nobody has to be told that what it left behind is dead.
+    pub(super) fn explains_leftovers(&self) -> bool {
+        matches!(self.kind, EndKind::Asked | EndKind::Clean)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct ServiceState {
+    pub(super) decl: Service,
+    pub(super) members: BTreeMap<ProcId, Member>,
+    pub(super) instances: BTreeMap<u32, Instance>,
+    pub(super) next_instance: u32,
+    pub(super) main: Option<Main>,
+    /// Lives of the main process so far.
+    pub(super) generation: u64,
+    /// The instance that the current generation belongs to, also after its main process ended.
+    pub(super) generation_instance: Option<u32>,
+    /// All declared addresses have been served in this generation.
+    pub(super) ready: bool,
+    /// How the last main process ended.
+    pub(super) last_end: Option<End>,
+    /// Ends of members that are findings of their own.
+    pub(super) deaths: VecDeque<End>,
+    /// Ends of other members that held a declared address or were named by the PID file.
+    pub(super) holder_ends: VecDeque<End>,
+    pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
+    /// It was seen without any member; stays so until an instance counts.
+    pub(super) down: Option<(Nanos, u64)>,
+    pub(super) open: BTreeMap<super::verdict::Key, Open>,
+}
+
+impl ServiceState {
+    pub(super) fn new(decl: Service, _exes: &BTreeMap<String, FileId>) -> Self {
+        Self {
+            decl,
+            members: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            next_instance: 0,
+            main: None,
+            generation: 0,
+            generation_instance: None,
+            ready: false,
+            last_end: None,
+            deaths: VecDeque::new(),
+            holder_ends: VecDeque::new(),
+            pid_file: None,
+            down: None,
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// Living instances that count.
+    pub(super) fn qualified(&self) -> impl Iterator<Item = (u32, &Instance)> {
+        self.instances
+            .iter()
+            .filter(|(_, i)| i.qualified.is_some())
+            .map(|(n, i)| (*n, i))
+    }
+
+    pub(super) fn main_member(&self) -> Option<&Member> {
+        self.members.get(&self.main.as_ref()?.id)
+    }
+
+    /// A stop was asked of the main process's instance and is not over.
+    pub(super) fn stopping(&self) -> Option<&Asked> {
+        let main = self.main.as_ref()?;
+        self.instance_asked(main.instance)
+    }
+
+    /// The first who asked this instance's root or the main process to stop.
+    pub(super) fn instance_asked(&self, instance: u32) -> Option<&Asked> {
+        let living = &self.instances.get(&instance)?.living;
+        living
+            .iter()
+            .filter_map(|id| self.members.get(id)?.asked.as_ref())
+            .min_by_key(|a| a.seq)
+    }
+
+    /// Members whose parent is no living member.
+    pub(super) fn is_root(&self, m: &Member) -> bool {
+        m.process.parent.is_none_or(|p| !self.members.contains_key(&p))
+    }
+
+    /// Whether the last main process ended as it was asked to, and nothing has taken its place.
+    pub(super) fn stopped_as_asked(&self) -> bool {
+        self.last_end.as_ref().is_some_and(End::explains_leftovers) && self.qualified().next().is_none()
+    }
+}

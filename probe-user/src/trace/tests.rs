@@ -1,0 +1,230 @@
+use super::*;
+use crate::{
+    config::Service,
+    event::{TimeSource, What},
+};
+
+fn header() -> Header {
+    Header {
+        v: VERSION,
+        r#type: HeaderType::Trace,
+        probe: "0.1.0".into(),
+        epoch: "e1".into(),
+        wall_offset_ns: 1_700_000_000_000_000_000,
+        kernel: "6.18.0".into(),
+        tier: [("signal".to_owned(), "tracepoint".to_owned())].into(),
+        config: Config {
+            services: vec![Service {
+                listen: vec!["unix:/run/a.sock".parse().unwrap()],
+                ..Service::named("a")
+            }],
+            ..Config::default()
+        },
+        exes: [(
+            "/usr/bin/a".to_owned(),
+            FileId {
+                dev: 8 << 20 | 1,
+                ino: 42,
+            },
+        )]
+        .into(),
+    }
+}
+
+fn event(at: u64, what: What) -> Event {
+    Event {
+        at: Nanos(at),
+        time_source: TimeSource::Kernel,
+        what,
+    }
+}
+
+fn events() -> Vec<Event> {
+    vec![
+        event(5, What::SocketClosed { inode: 7 }),
+        event(
+            6,
+            What::Lost {
+                source: "ring".into(),
+                count: 3,
+            },
+        ),
+        event(7, What::Timer),
+    ]
+}
+
+fn recorded() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, &header()).unwrap();
+    for e in events() {
+        writer.event(&e, Nanos(e.at.0 + 1)).unwrap();
+    }
+    writer.flush().unwrap();
+    drop(writer);
+    out
+}
+
+/// Says each loss, and remembers what it was told.
+#[derive(Default)]
+struct Engine(Vec<(Event, Nanos)>);
+
+impl Apply for Engine {
+    fn apply(&mut self, event: Event, now: Nanos) -> Vec<Effect> {
+        let effects = match &event.what {
+            What::Lost { source, count } => vec![Effect::Lost {
+                source: source.clone(),
+                count: *count,
+            }],
+            _ => Vec::new(),
+        };
+        self.0.push((event, now));
+        effects
+    }
+}
+
+fn run(trace: &[u8]) -> Result<(Engine, Vec<Effect>, Replayed), TraceError> {
+    let (mut engine, mut seen) = (Engine::default(), Vec::new());
+    let mut reader = Reader::new(trace)?;
+    let replayed = replay(&mut reader, &mut engine, &mut |effect| {
+        seen.push(effect.clone());
+        Ok::<_, TraceError>(())
+    })?;
+    Ok((engine, seen, replayed))
+}
+
+#[test]
+fn what_was_recorded_is_replayed() {
+    let trace = recorded();
+    assert_eq!(Reader::new(&trace[..]).unwrap().header(), &header());
+    let (engine, seen, replayed) = run(&trace).unwrap();
+    let told: Vec<_> = events()
+        .into_iter()
+        .map(|e| (Nanos(e.at.0 + 1), e))
+        .map(|(n, e)| (e, n))
+        .collect();
+    assert_eq!(engine.0, told);
+    assert_eq!(
+        seen,
+        [Effect::Lost {
+            source: "ring".into(),
+            count: 3
+        }]
+    );
+    assert_eq!(
+        replayed,
+        Replayed {
+            events: 3,
+            cut_off: false
+        }
+    );
+}
+
+#[test]
+fn two_recordings_of_the_same_are_the_same_bytes() {
+    assert_eq!(recorded(), recorded());
+}
+
+#[test]
+fn a_last_line_cut_off_anywhere_is_left_out() {
+    let trace = recorded();
+    let last = trace[..trace.len() - 1]
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .unwrap()
+        + 1;
+    for end in last + 1..trace.len() - 1 {
+        let (_, _, replayed) = run(&trace[..end]).unwrap();
+        assert_eq!(
+            replayed,
+            Replayed {
+                events: 2,
+                cut_off: true
+            },
+            "cut at byte {end}"
+        );
+    }
+    // Only the line's end is missing: nothing of the event is.
+    let (_, _, replayed) = run(&trace[..trace.len() - 1]).unwrap();
+    assert_eq!(
+        replayed,
+        Replayed {
+            events: 3,
+            cut_off: false
+        }
+    );
+}
+
+#[test]
+fn a_broken_line_is_named() {
+    let mut trace = recorded();
+    let first = trace.iter().position(|b| *b == b'\n').unwrap() + 1;
+    trace[first] = b'?';
+    let error = run(&trace).err().unwrap().to_string();
+    assert!(
+        error.starts_with("line 2 of the trace is no event: expected value"),
+        "{error}"
+    );
+}
+
+#[test]
+fn another_version_is_refused() {
+    let trace = String::from_utf8(recorded())
+        .unwrap()
+        .replacen("{\"v\":1,", "{\"v\":2,\"new\":true,", 1);
+    let error = run(trace.as_bytes()).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "the trace has format version 2, this probe reads version 1: replay it with the probe that recorded it"
+    );
+}
+
+#[test]
+fn what_is_no_trace_is_called_that() {
+    for (text, expected) in [
+        ("", "the trace is empty"),
+        ("hello\n", "line 1 is not the header of a trace"),
+        (
+            "{\"v\":1,\"type\":\"event\"}\n",
+            "line 1 is not the header of a trace: unknown variant `event`",
+        ),
+    ] {
+        let error = run(text.as_bytes()).err().unwrap().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_line_without_end_is_refused() {
+    let mut trace = recorded();
+    trace.resize(trace.len() + MAX_LINE_BYTES + 1, b'x');
+    assert!(matches!(run(&trace), Err(TraceError::LineTooLong { line: 5 })));
+}
+
+#[test]
+fn a_file_is_emptied_private_and_no_link() {
+    let dir = std::env::temp_dir().join(format!("probe-trace-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let path = dir.join("t.jsonl");
+    std::fs::write(&path, "old".repeat(10_000)).unwrap();
+    Writer::create(&path, &header())
+        .unwrap()
+        .event(&events()[0], Nanos(9))
+        .unwrap();
+    let mut reader = Reader::open(&path).unwrap();
+    assert_eq!(reader.next_entry().unwrap().unwrap().event, events()[0]);
+    assert_eq!(reader.next_entry().unwrap(), None);
+
+    let fresh = dir.join("fresh.jsonl");
+    Writer::create(&fresh, &header()).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&fresh).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    let link = dir.join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(
+        Writer::create(&link, &header()),
+        Err(TraceError::Open { .. })
+    ));
+    assert!(matches!(Reader::open(&dir), Err(TraceError::NotAFile { .. })));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
