@@ -16,8 +16,10 @@ use crate::{
 };
 
 pub mod finding;
+mod heartbeat;
 mod index;
 mod ledger;
+mod look;
 pub mod membership;
 mod pid_file;
 mod process;
@@ -55,6 +57,7 @@ pub struct Engine {
     /// Processes that have ended: an identity never comes back.
     ended: Tombstones,
     addresses: BTreeMap<Address, AddressLedger>,
+    by_name: BTreeMap<String, usize>,
     timers: BTreeSet<(Nanos, Due)>,
     timer_of: BTreeMap<Due, Nanos>,
     /// The first snapshot is in: verdicts may be given.
@@ -84,10 +87,16 @@ impl Engine {
                 addresses.entry(a.clone()).or_default().services.push(i);
             }
         }
+        let by_name = services
+            .iter()
+            .enumerate()
+            .map(|(i, s)| (s.decl.name.clone(), i))
+            .collect();
         Self {
             index: index::Index::new(&config.services, exes),
             config,
             services,
+            by_name,
             member_of: BTreeMap::new(),
             ended: Tombstones::default(),
             addresses,
@@ -140,6 +149,8 @@ impl Engine {
             What::PidFilePath { path, change, actor } => self.on_pid_file_path(&path, change, actor),
             What::Address(state) => self.on_address(state),
             What::PidFile(state) => self.on_pid_file(state),
+            What::Process(state) => self.on_process_state(state),
+            What::Heartbeat { service, beat } => self.on_heartbeat(&service, beat),
             What::Snapshot(snapshot) => self.on_snapshot(snapshot),
             What::Lost { source, count } => self.on_lost(source, count),
             What::Timer => {}

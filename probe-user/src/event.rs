@@ -181,6 +181,9 @@ pub struct Socket {
     /// Connections waiting to be accepted, and how many may.
     pub queue: u32,
     pub backlog: u32,
+    /// The connection at the head of the queue, by the inode of the waiting peer's socket or the hash of its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<u64>,
     /// Who holds it. Empty with `holders_known`: nobody, it is on its way between processes.
     pub holders: Vec<Holder>,
     pub holders_known: bool,
@@ -233,6 +236,58 @@ pub enum PathChange {
     RenamedAway,
     /// Another file took the name.
     RenamedTo,
+}
+
+/// What a process is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    Gone,
+    /// Runs, or sleeps and can be woken.
+    Running,
+    /// State T or t.
+    Stopped,
+    /// State D; the system call it is in, where that can be read.
+    Uninterruptible {
+        syscall: Option<String>,
+    },
+    /// Waits on a TCP peer that has not answered for long; the peer.
+    WaitingOnPeer {
+        peer: String,
+    },
+}
+
+/// Signal sets of a process; bit n-1 stands for signal n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SignalMasks {
+    pub caught: u64,
+    pub ignored: u64,
+    /// Blocked in some thread: signalfd and sigwait users block what they take.
+    pub blocked: u64,
+    /// Pending for the process or for some thread.
+    pub pending: u64,
+    /// Some thread is in `rt_sigtimedwait`: what it waits for shows in no mask meanwhile.
+    pub waiting: bool,
+}
+
+impl SignalMasks {
+    pub fn has(mask: u64, signal: Signal) -> bool {
+        (1..=64).contains(&signal.0) && mask >> (signal.0 - 1) & 1 == 1
+    }
+
+    /// Whether somebody takes this signal when it comes.
+    pub fn handles(&self, signal: Signal) -> bool {
+        self.waiting || Self::has(self.caught | self.blocked, signal)
+    }
+}
+
+/// How a process was, at a moment. A level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessState {
+    pub process: ProcId,
+    pub run: RunState,
+    /// `None`: gone, or not readable.
+    pub masks: Option<SignalMasks>,
 }
 
 /// The state of everything declared, read after the hooks were attached and `began`.
@@ -321,6 +376,12 @@ pub enum What {
     // Levels.
     Address(AddressState),
     PidFile(PidFileState),
+    Process(ProcessState),
+    /// The declared sign of life was last seen at `beat`, on the boot clock. `None`: never.
+    Heartbeat {
+        service: String,
+        beat: Option<Nanos>,
+    },
     Snapshot(Snapshot),
     // About probe itself.
     /// Events were lost. Verdicts are unknown until a snapshot with [`SnapshotReason::Loss`] settles them.

@@ -200,6 +200,8 @@ pub enum Effect {
     Settle(crate::address::Address),
     /// Read the PID file of this path and answer with [`crate::event::What::PidFile`].
     ReadPidFile(String),
+    /// Look at this process and answer with [`crate::event::What::Process`].
+    Look(ProcId),
     /// The kernel shall report this process and its future children.
     Supervise(ProcId, Nanos),
     /// No longer.

@@ -42,6 +42,8 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     /// Who was last seen to hold it: still known when they have ended and the socket dies of it.
     pub(super) last_holders: Vec<ProcId>,
+    /// The connection at the head of the queue, since when it is seen there, and when it was last seen.
+    pub(super) head: Option<(u64, Nanos, Nanos)>,
 }
 
 /// A socket that is gone.
@@ -69,6 +71,7 @@ impl Entry {
             since,
             seq,
             last_holders: Vec::new(),
+            head: None,
         };
         entry.note_holders();
         entry
@@ -78,6 +81,14 @@ impl Entry {
         if !self.socket.holders.is_empty() {
             self.last_holders = self.socket.holders.iter().map(|h| h.process).collect();
         }
+    }
+
+    pub(super) fn note_head(&mut self, at: Nanos) {
+        self.head = match (self.socket.head, self.head) {
+            (Some(now), Some((known, since, _))) if now == known => Some((known, since, at)),
+            (Some(now), _) => Some((now, at, at)),
+            (None, _) => None,
+        };
     }
 
     pub(super) fn is_listening(&self) -> bool {

@@ -172,6 +172,8 @@ impl Engine {
                 asked: None,
                 signals: VecDeque::new(),
                 stopped: None,
+                seen: None,
+                looking: false,
                 ignored: BTreeMap::new(),
                 oom: None,
                 held_address: false,

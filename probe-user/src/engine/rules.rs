@@ -1,6 +1,7 @@
 //! What is wrong, one rule a file. A rule looks at the state of one service and says what holds now, or when it may
 //! hold; it changes nothing. Each is named after its finding.
 
+mod accept_stall;
 mod address_taken;
 mod crash_loop;
 mod crashed;
@@ -11,12 +12,15 @@ mod not_running;
 mod oom_killed;
 mod orphaned_listener;
 mod pid_file_mismatch;
+mod signal_blocked;
 mod signal_ignored;
 mod slow_stop;
+mod stale_heartbeat;
 mod stale_pid_file;
 mod stale_socket;
 mod stopped;
 pub(super) mod unhandled_signal;
+mod unhandled_signal_risk;
 
 use crate::{address::Address, clock::Nanos};
 
@@ -94,6 +98,10 @@ pub(super) fn judge(engine: &Engine, s: usize) -> Verdict {
         stopped::judge,
         signal_ignored::judge,
         slow_stop::judge,
+        stale_heartbeat::judge,
+        unhandled_signal_risk::judge,
+        signal_blocked::judge,
+        accept_stall::judge,
     ] {
         rule(&view, &mut verdict);
     }
@@ -112,6 +120,12 @@ pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
         Kind::Stopped => stopped::resolution(&view),
         Kind::CrashLoop => "no more ends within the window".to_owned(),
         Kind::SlowStop => "the process has ended".to_owned(),
+        Kind::StaleHeartbeat => match &view.service.main {
+            Some(_) => "it shows signs of life again".to_owned(),
+            None => "the service is stopped".to_owned(),
+        },
+        Kind::SignalBlocked => "the signal is not pending any more".to_owned(),
+        Kind::AcceptStall => "the connection was accepted, or its listener is gone".to_owned(),
         Kind::DuplicateInstance => "no more instances than declared are left".to_owned(),
         _ => view
             .service
@@ -129,6 +143,7 @@ pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
 /// A condition that rests on how a process ended. It holds until a later main process counts.
 fn after_end(kind: Kind, service: &ServiceState, end: &End, summary: String) -> Condition {
     Condition {
+        severity: None,
         key: Key {
             kind,
             subject: service.decl.name.clone(),

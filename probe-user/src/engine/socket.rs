@@ -53,6 +53,7 @@ impl Engine {
                     ip: address.inet().and_then(|i| i.ip),
                     queue: 0,
                     backlog: 0,
+                    head: None,
                     holders: vec![Holder {
                         process: process.id,
                         fd: -1,
@@ -262,9 +263,12 @@ impl Engine {
                 }
                 known.socket = socket.clone();
                 known.note_holders();
+                known.note_head(at);
             }
             None => {
-                ledger.live.insert(socket.id, Entry::new(socket.clone(), at, seq));
+                let mut entry = Entry::new(socket.clone(), at, seq);
+                entry.note_head(at);
+                ledger.live.insert(socket.id, entry);
             }
         }
         // The first snapshot tells what was there before, and TCP tells of a listener by itself.
@@ -428,24 +432,33 @@ impl Engine {
                 Some(began + service.decl.ready_within)
             })
             .max();
+        // While somebody waits at the head of a queue, the next look tells whether it is a stall.
+        let standing = l.live.values().any(|e| e.head.is_some());
+        let accept = l
+            .services
+            .iter()
+            .map(|s| self.services[*s].decl.accept_within)
+            .min();
         let Some(l) = self.addresses.get_mut(address) else {
             return;
         };
         let due = Due::Address(address.clone());
-        let Some(p) = l.pending.as_mut().filter(|_| unsettled) else {
+        let until = l.pending.map(|p| p.until).max(starting).unwrap_or(Nanos::ZERO);
+        if unsettled && now < until {
+            let p = l.pending.get_or_insert(Pending {
+                wait: FIRST_LOOK,
+                until,
+            });
+            let at = now + p.wait;
+            p.wait = (p.wait * 2).min(LAST_LOOK);
+            self.set_timer(due, at);
+        } else if let (true, Some(accept)) = (standing, accept) {
+            l.pending = None;
+            self.set_timer(due, now + accept);
+        } else {
             l.pending = None;
             self.clear_timer(&due);
-            return;
-        };
-        let until = p.until.max(starting.unwrap_or(Nanos::ZERO));
-        if now >= until {
-            l.pending = None;
-            self.clear_timer(&due);
-            return;
         }
-        let at = now + p.wait;
-        p.wait = (p.wait * 2).min(LAST_LOOK);
-        self.set_timer(due, at);
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{
     clock::Nanos,
     config::Service,
-    event::{Actor, Disposition, ExitStatus, FileId, PidFileState, ProcId, Process, SignalResult},
+    event::{
+        Actor, Disposition, ExitStatus, FileId, PidFileState, ProcId, Process, ProcessState, SignalResult,
+    },
     signal::Signal,
 };
 
@@ -56,6 +58,10 @@ pub(super) struct Member {
     pub(super) signals: VecDeque<SignalFact>,
     /// The signal that stopped it, until it is continued.
     pub(super) stopped: Option<SignalFact>,
+    /// How it was when it was last looked at.
+    pub(super) seen: Option<(ProcessState, Nanos)>,
+    /// A look was asked for and not answered.
+    pub(super) looking: bool,
     /// The last time that it ignored a signal, until it catches that one.
     pub(super) ignored: BTreeMap<Signal, SignalFact>,
     /// The OOM killer chose it: resident bytes, event.
@@ -174,6 +180,8 @@ pub(super) struct ServiceState {
     /// Ends of other members that held a declared address or were named by the PID file.
     pub(super) holder_ends: VecDeque<End>,
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
+    /// The last sign of life, and its event.
+    pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.
     pub(super) down: Option<(Nanos, u64)>,
     pub(super) open: BTreeMap<super::verdict::Key, Open>,
@@ -195,6 +203,7 @@ impl ServiceState {
             deaths: VecDeque::new(),
             holder_ends: VecDeque::new(),
             pid_file: None,
+            beat: None,
             down: None,
             open: BTreeMap::new(),
         }

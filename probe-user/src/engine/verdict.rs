@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::{clock::Nanos, event::Actor};
+use crate::{
+    clock::Nanos,
+    event::{Actor, ProcId},
+};
 
 use super::{
     Effect, Engine,
-    finding::{Finding, FindingState, Kind},
+    finding::{Finding, FindingState, Kind, Severity},
     rules,
 };
 
@@ -30,6 +33,8 @@ pub(super) struct Condition {
     pub(super) actor: Option<Actor>,
     pub(super) summary: String,
     pub(super) evidence: Vec<u64>,
+    /// Where it is not what the kind says.
+    pub(super) severity: Option<Severity>,
 }
 
 /// A finding that was opened and not yet resolved.
@@ -44,6 +49,8 @@ pub(super) struct Open {
 pub(super) struct Verdict {
     pub(super) conditions: Vec<Condition>,
     pub(super) again: Option<Nanos>,
+    /// The rule can say more once this process has been looked at.
+    pub(super) look: Option<ProcId>,
 }
 
 impl Verdict {
@@ -64,6 +71,9 @@ impl Engine {
             self.tell_ready(s);
             let verdict = rules::judge(self, s);
             self.turn(s, verdict.conditions);
+            if let Some(id) = verdict.look {
+                self.look(id);
+            }
             if let Some(at) = verdict.again {
                 self.wake(s, at.max(self.now));
             }
@@ -81,6 +91,7 @@ impl Engine {
             match holding.remove(&key) {
                 Some(c) => {
                     let changed = c.summary != o.condition.summary
+                        || c.severity != o.condition.severity
                         || c.actor.as_ref().map(|a| a.id) != o.condition.actor.as_ref().map(|a| a.id);
                     // When and why it opened stays, whatever more becomes known.
                     o.condition = Condition {
@@ -128,7 +139,7 @@ impl Engine {
             state,
             kind: c.key.kind,
             service: service.to_owned(),
-            severity: c.key.kind.severity(),
+            severity: c.severity.unwrap_or(c.key.kind.severity()),
             subject: c.key.subject.clone(),
             cause: digest(&[&c.cause]),
             at: c.at,
@@ -167,6 +178,7 @@ impl Engine {
                     actor: None,
                     summary,
                     evidence: Vec::new(),
+                    severity: None,
                 };
                 let id = digest(&["probe", "blind", &at.0.to_string()]);
                 let f = self.finding("probe", &condition, &id, FindingState::Opened, None);

@@ -46,6 +46,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .and_then(|p| p.unit.as_ref())
             .map_or(String::new(), |u| format!(" of {u}"));
         verdict.conditions.push(Condition {
+            severity: None,
             key: Key {
                 kind: Kind::AddressTaken,
                 subject: address.to_string(),

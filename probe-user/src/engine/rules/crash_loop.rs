@@ -36,6 +36,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         })
         .collect();
     verdict.conditions.push(Condition {
+        severity: None,
         key: Key {
             kind: Kind::CrashLoop,
             subject: service.decl.name.clone(),

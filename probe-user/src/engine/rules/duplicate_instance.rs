@@ -65,6 +65,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         })
         .collect();
     verdict.conditions.push(Condition {
+        severity: None,
         key,
         at: since,
         cause: format!("duplicate {}", since.0),

@@ -45,6 +45,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             continue;
         }
         verdict.conditions.push(Condition {
+            severity: None,
             at: since,
             cause: format!("not listening {address} {}", since.0),
             actor: None,

@@ -29,6 +29,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     };
     let condition = match &service.last_end {
         None => Condition {
+            severity: None,
             key,
             at: since,
             cause: format!("not running {}", since.0),
@@ -37,6 +38,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             evidence: [seq].into_iter().filter(|s| *s > 0).collect(),
         },
         Some(end) => Condition {
+            severity: None,
             key,
             at: end.cause_at(),
             cause: end.cause(),

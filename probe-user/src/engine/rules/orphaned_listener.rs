@@ -59,6 +59,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                 .map(|a| format!(", by {}", describe(a)))
                 .unwrap_or_default();
             verdict.conditions.push(Condition {
+                severity: None,
                 at: taken_at,
                 cause: format!("path {address} {}", change.map_or(0, |c| c.seq)),
                 actor: change.and_then(|c| c.actor.clone()),

@@ -46,6 +46,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         return;
     }
     verdict.conditions.push(Condition {
+        severity: None,
         at: *read_at,
         cause: format!("pid file {} {}", state.path, named.process.id.pid),
         actor: None,

@@ -18,6 +18,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         }
         let by = fact.actor.as_ref().map_or("the kernel".to_owned(), describe);
         verdict.conditions.push(Condition {
+            severity: None,
             key: Key {
                 kind: Kind::SignalIgnored,
                 subject: service.decl.name.clone(),

@@ -43,6 +43,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .flat_map(|(_, l)| l.dead.iter().filter(|d| d.at >= asked.at).map(|d| d.seq)),
     );
     verdict.conditions.push(Condition {
+        severity: None,
         key: Key {
             kind: Kind::SlowStop,
             subject: service.decl.name.clone(),

@@ -53,6 +53,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         (None, _) => "no such process lives".to_owned(),
     };
     verdict.conditions.push(Condition {
+        severity: None,
         at: end.map_or(*read_at, |e| e.cause_at()),
         cause: end.map_or_else(|| format!("pid file {} {pid}", state.path), |e| e.cause()),
         actor: end.and_then(|e| e.actor()),

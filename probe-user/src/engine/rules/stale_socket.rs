@@ -65,6 +65,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         let mut evidence = end.as_ref().map(|e| e.evidence()).unwrap_or_default();
         evidence.extend(owner.map(|d| d.seq));
         verdict.conditions.push(Condition {
+            severity: None,
             at: end.as_ref().map_or(
                 if owner.is_some() {
                     closed_at

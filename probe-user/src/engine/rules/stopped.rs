@@ -15,6 +15,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let Some(stop) = &m.stopped else { return };
     let by = stop.actor.as_ref().map_or("the kernel".to_owned(), describe);
     verdict.conditions.push(Condition {
+        severity: None,
         key: Key {
             kind: Kind::Stopped,
             subject: service.decl.name.clone(),

@@ -192,3 +192,33 @@ fn a_stopped_main_process_names_who_stopped_it() {
     w.signal(50, Signal::CONT, 98, Disposition::Default);
     assert_eq!(w.open(), []);
 }
+
+#[test]
+fn a_blocked_signal_is_found_while_it_stays_pending() {
+    use crate::event::{ProcessState, RunState, SignalMasks, What};
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::HUP, 98, Disposition::Blocked);
+    w.pass(ms(4_900));
+    w.expect_nothing();
+    w.pass(ms(200));
+    let process = w.processes[&50].id;
+    let look = |pending| {
+        let masks = SignalMasks {
+            blocked: 1,
+            pending,
+            ..SignalMasks::default()
+        };
+        What::Process(ProcessState {
+            process,
+            run: RunState::Running,
+            masks: Some(masks),
+        })
+    };
+    w.tell(look(1));
+    assert_eq!(w.open(), [Kind::SignalBlocked]);
+    w.pass(ms(25_000));
+    w.tell(look(0));
+    assert_eq!(w.open(), []);
+}

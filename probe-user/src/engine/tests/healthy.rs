@@ -179,3 +179,54 @@ fn a_plain_service_counts_after_ready_within() {
     w.kill(50, 99);
     assert_eq!(w.open(), [Kind::NotRunning, Kind::Crashed]);
 }
+
+/// Rule 6: what signalfd or sigwait takes is handled.
+#[test]
+fn signals_that_are_waited_for_are_handled() {
+    use crate::event::{ProcessState, RunState, SignalMasks};
+    let signals = crate::config::Signals {
+        handled: vec![Signal::TERM, Signal::HUP],
+    };
+    let masks = |caught, blocked, waiting| SignalMasks {
+        caught,
+        blocked,
+        waiting,
+        ..SignalMasks::default()
+    };
+    let bit = |s: Signal| 1u64 << (s.0 - 1);
+    for (seen, found) in [
+        (masks(bit(Signal::TERM) | bit(Signal::HUP), 0, false), false),
+        (masks(bit(Signal::TERM), bit(Signal::HUP), false), false),
+        (masks(0, 0, true), false),
+        (masks(bit(Signal::TERM), 0, false), true),
+    ] {
+        let mut w = World::new(Service {
+            signals: signals.clone(),
+            ..service()
+        });
+        w.start(50);
+        w.findings.clear();
+        w.effects.clear();
+        w.pass(ms(10_500));
+        assert!(
+            w.effects
+                .iter()
+                .any(|e| matches!(e, crate::engine::Effect::Look(id) if id.pid == 50))
+        );
+        let process = w.processes[&50].id;
+        w.tell(What::Process(ProcessState {
+            process,
+            run: RunState::Running,
+            masks: Some(seen),
+        }));
+        assert_eq!(
+            w.open(),
+            if found {
+                vec![Kind::UnhandledSignalRisk]
+            } else {
+                vec![]
+            },
+            "{seen:?}"
+        );
+    }
+}

@@ -262,3 +262,82 @@ fn a_pid_file_of_an_instance_that_holds_nothing_is_a_mismatch() {
     w.write_pid_file(50);
     assert_eq!(w.open(), []);
 }
+
+fn with_heartbeat() -> Service {
+    let heartbeat = toml::from_str("file = \"/run/d.beat\"\nstale_after = \"30s\"").unwrap();
+    Service {
+        heartbeat: Some(heartbeat),
+        ..service()
+    }
+}
+
+fn beat(w: &mut World) {
+    let beat = Some(w.now);
+    w.tell(What::Heartbeat {
+        service: "d".into(),
+        beat,
+    });
+}
+
+#[test]
+fn a_heartbeat_that_stops_says_what_the_process_does() {
+    use crate::event::{ProcessState, RunState};
+    let mut w = World::new(with_heartbeat());
+    w.start(50);
+    w.findings.clear();
+    beat(&mut w);
+    w.pass(ms(20_000));
+    beat(&mut w);
+    w.pass(ms(29_000));
+    w.expect_nothing();
+    w.signal(50, Signal::STOP, 98, Disposition::Default);
+    w.pass(ms(2_000));
+    let process = w.processes[&50].id;
+    w.tell(What::Process(ProcessState {
+        process,
+        run: RunState::Stopped,
+        masks: None,
+    }));
+    assert_eq!(w.open(), [Kind::Stopped, Kind::StaleHeartbeat]);
+    let f = w.finding(Kind::StaleHeartbeat);
+    assert!(f.summary.contains("is stopped"), "{}", f.summary);
+    assert_eq!(f.actor.as_ref().map(|a| a.id.pid), Some(98));
+    assert_eq!(f.cause, w.finding(Kind::Stopped).cause);
+    w.signal(50, Signal::CONT, 98, Disposition::Default);
+    beat(&mut w);
+    assert_eq!(w.open(), []);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_the_networks_fault() {
+    use crate::{
+        engine::finding::Severity,
+        event::{ProcessState, RunState},
+    };
+    let mut w = World::new(with_heartbeat());
+    w.start(50);
+    w.findings.clear();
+    w.pass(ms(31_000));
+    let process = w.processes[&50].id;
+    let run = RunState::WaitingOnPeer {
+        peer: "192.0.2.1:443".into(),
+    };
+    w.tell(What::Process(ProcessState {
+        process,
+        run,
+        masks: None,
+    }));
+    assert_eq!(w.finding(Kind::StaleHeartbeat).severity, Severity::Warning);
+}
+
+#[test]
+fn no_heartbeat_is_expected_after_an_asked_stop() {
+    let mut w = World::new(with_heartbeat());
+    w.start(50);
+    beat(&mut w);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 98, Disposition::Caught);
+    w.exit(50, ExitStatus::Code(0));
+    w.pass(ms(100_000));
+    w.expect_nothing();
+}

@@ -184,3 +184,37 @@ fn an_address_held_by_a_stranger_is_taken() {
     w.close(ino);
     assert_eq!(w.open(), []);
 }
+
+#[test]
+fn the_same_head_of_the_queue_twice_is_a_stall() {
+    use crate::event::{ProcessState, RunState, What};
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.sockets[0].queue = 3;
+    w.sockets[0].head = Some(7);
+    w.snapshot(SnapshotReason::Interval);
+    w.pass(ms(1_000));
+    // A queue that moves is no stall, however long it is.
+    w.sockets[0].head = Some(8);
+    w.pass(ms(2_000));
+    w.expect_nothing();
+    w.pass(ms(3_000));
+    let process = w.processes[&50].id;
+    w.tell(What::Process(ProcessState {
+        process,
+        run: RunState::Running,
+        masks: None,
+    }));
+    assert_eq!(w.open(), [Kind::AcceptStall]);
+    w.sockets[0].head = None;
+    w.pass(ms(2_500));
+    assert_eq!(w.open(), []);
+    let looks = w
+        .engine
+        .timers
+        .iter()
+        .filter(|(_, due)| matches!(due, crate::engine::Due::Address(_)));
+    let soon: Vec<_> = looks.collect();
+    assert!(soon.is_empty(), "no wake-ups any more: {soon:?}");
+}

@@ -140,6 +140,7 @@ impl World {
             ip: None,
             queue: 0,
             backlog: 128,
+            head: None,
             holders: vec![Holder {
                 process: self.processes[&pid].id,
                 fd: 3,
