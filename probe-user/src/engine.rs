@@ -175,6 +175,7 @@ impl Engine {
             self.clear_timer(&due);
             match due {
                 Due::Service(i) => {
+                    self.qualify(i);
                     self.touched.insert(i);
                 }
                 Due::Address(a) => self.settle_again(a),

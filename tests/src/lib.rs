@@ -1,1 +1,32 @@
-//! End-to-end tests.
+//! End-to-end tests: real daemons, really signalled and killed, on the running kernel, beside the real `probe`.
+//!
+//! A test arranges daemons in a [`Sandbox`], starts a [`Watch`], causes something, and expects findings. Nothing sleeps for
+//! a fixed time: every wait is for a condition and has a [`Deadline`].
+
+mod ask;
+mod binaries;
+mod clock;
+mod daemon;
+pub mod faulty;
+mod log;
+mod memory_group;
+mod nginx;
+mod process;
+mod redis;
+mod sandbox;
+mod scene;
+mod sentinel;
+mod watch;
+
+pub use ask::{Output, probe, run};
+pub use binaries::{faulty_binary, probe_binary};
+pub use clock::{Deadline, until};
+pub use daemon::{Daemon, Starter};
+pub use log::{Actor, Finding, Line};
+pub use memory_group::MemoryGroup;
+pub use nginx::{Master, Nginx};
+pub use process::{Proc, kill};
+pub use redis::Redis;
+pub use sandbox::{Sandbox, free_port};
+pub use scene::Scene;
+pub use watch::{Watch, finding_lines, replay};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     clock::Nanos,
-    event::{Actor, FileId, PathChange, PathState, ProcId, Socket, SocketId, SocketState},
+    event::{Actor, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState},
 };
 
 /// Path changes and dead sockets remembered per address.
@@ -16,6 +16,8 @@ pub(super) struct AddressLedger {
     pub(super) services: Vec<usize>,
     pub(super) live: BTreeMap<SocketId, Entry>,
     pub(super) dead: VecDeque<Dead>,
+    /// Holders that may belong to no service, to be named.
+    pub(super) strangers: BTreeMap<ProcId, Process>,
     pub(super) path: Option<PathState>,
     pub(super) changes: VecDeque<Change>,
     /// When the newest level was read.
@@ -38,6 +40,8 @@ pub(super) struct Entry {
     /// Since when it was seen here.
     pub(super) since: Nanos,
     pub(super) seq: u64,
+    /// Who was last seen to hold it: still known when they have ended and the socket dies of it.
+    pub(super) last_holders: Vec<ProcId>,
 }
 
 /// A socket that is gone.
@@ -59,6 +63,23 @@ pub(super) struct Change {
 }
 
 impl Entry {
+    pub(super) fn new(socket: Socket, since: Nanos, seq: u64) -> Self {
+        let mut entry = Self {
+            socket,
+            since,
+            seq,
+            last_holders: Vec::new(),
+        };
+        entry.note_holders();
+        entry
+    }
+
+    pub(super) fn note_holders(&mut self) {
+        if !self.socket.holders.is_empty() {
+            self.last_holders = self.socket.holders.iter().map(|h| h.process).collect();
+        }
+    }
+
     pub(super) fn is_listening(&self) -> bool {
         self.socket.state == SocketState::Listening
     }
@@ -100,7 +121,7 @@ impl AddressLedger {
         self.dead.push_back(Dead {
             inode: e.socket.inode,
             file: e.socket.file,
-            holders: e.socket.holders.iter().map(|h| h.process).collect(),
+            holders: e.last_holders,
             at,
             seq,
         });

@@ -131,7 +131,7 @@ impl Engine {
         if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
             return false;
         }
-        let seq = self.seq;
+        let (seq, now) = (self.seq, self.now);
         let service = &mut self.services[s];
         let parents = process
             .parent
@@ -168,8 +168,11 @@ impl Engine {
             Member {
                 process: process.clone(),
                 instance,
+                joined: now,
                 asked: None,
                 signals: VecDeque::new(),
+                stopped: None,
+                ignored: BTreeMap::new(),
                 oom: None,
                 held_address: false,
                 cleaned_up: false,
@@ -366,6 +369,14 @@ impl Engine {
             .map(|(a, _)| a.clone())
             .collect();
         for a in holding {
+            for e in self
+                .addresses
+                .get_mut(&a)
+                .into_iter()
+                .flat_map(|l| l.live.values_mut())
+            {
+                e.socket.holders.retain(|h| h.process != id);
+            }
             self.settle_soon(&a);
         }
     }
@@ -373,6 +384,7 @@ impl Engine {
     fn end_member(&mut self, s: usize, process: &Process, status: ExitStatus, listeners: Option<&[u64]>) {
         let (at, seq) = (self.at, self.next_seq());
         let held = self.held_by(s, &process.id);
+        let known = self.known_sockets(s);
         let foreign_holder = self.others_hold(s, &process.id);
         let service = &mut self.services[s];
         let instance_asked = service
@@ -402,8 +414,9 @@ impl Engine {
             ExitStatus::Signal { signal, .. } => killer(&m, signal),
             _ => None,
         };
+        // The kernel counted them as the exit began, so a close that was told before the exit is the exit's own.
         let still_listening = match listeners {
-            Some(open) => held.iter().any(|inode| open.contains(inode)),
+            Some(open) => open.iter().any(|inode| known.contains(inode)),
             None => !held.is_empty(),
         };
         let clean_code = matches!(status, ExitStatus::Code(c) if service.decl.clean_exit.contains(&c));
@@ -452,6 +465,12 @@ impl Engine {
         let actor = end.actor();
         if was_main {
             service.main = None;
+            if counted && kind == EndKind::Crash {
+                if service.crashes.len() >= service.decl.crash_loop.restarts.max(1) as usize {
+                    service.crashes.pop_front();
+                }
+                service.crashes.push_back(end.clone());
+            }
             if counted && (kind != EndKind::Handover || !survivors) {
                 service.last_end = Some(end);
             }
@@ -487,6 +506,23 @@ impl Engine {
                     .values()
                     .filter(|e| e.is_held_by(id))
                     .map(|e| e.socket.inode)
+            })
+            .collect()
+    }
+
+    /// Inodes of all sockets of the service's addresses that are remembered, live or dead.
+    fn known_sockets(&self, s: usize) -> BTreeSet<u64> {
+        let ledgers = self.services[s]
+            .decl
+            .listen
+            .iter()
+            .filter_map(|a| self.addresses.get(a));
+        ledgers
+            .flat_map(|l| {
+                l.live
+                    .values()
+                    .map(|e| e.socket.inode)
+                    .chain(l.dead.iter().map(|d| d.inode))
             })
             .collect()
     }

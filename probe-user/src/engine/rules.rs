@@ -1,6 +1,8 @@
 //! What is wrong, one rule a file. A rule looks at the state of one service and says what holds now, or when it may
 //! hold; it changes nothing. Each is named after its finding.
 
+mod address_taken;
+mod crash_loop;
 mod crashed;
 mod duplicate_instance;
 pub(super) mod killed_while_stopping;
@@ -8,8 +10,12 @@ mod not_listening;
 mod not_running;
 mod oom_killed;
 mod orphaned_listener;
+mod pid_file_mismatch;
+mod signal_ignored;
+mod slow_stop;
 mod stale_pid_file;
 mod stale_socket;
+mod stopped;
 pub(super) mod unhandled_signal;
 
 use crate::{address::Address, clock::Nanos};
@@ -82,6 +88,12 @@ pub(super) fn judge(engine: &Engine, s: usize) -> Verdict {
         oom_killed::judge,
         unhandled_signal::judge,
         killed_while_stopping::judge,
+        address_taken::judge,
+        pid_file_mismatch::judge,
+        crash_loop::judge,
+        stopped::judge,
+        signal_ignored::judge,
+        slow_stop::judge,
     ] {
         rule(&view, &mut verdict);
     }
@@ -96,6 +108,10 @@ pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
         Kind::OrphanedListener => orphaned_listener::resolution(&view, was),
         Kind::NotListening => not_listening::resolution(&view, was),
         Kind::StalePidFile => stale_pid_file::resolution(&view),
+        Kind::AddressTaken => address_taken::resolution(&view, was),
+        Kind::Stopped => stopped::resolution(&view),
+        Kind::CrashLoop => "no more ends within the window".to_owned(),
+        Kind::SlowStop => "the process has ended".to_owned(),
         Kind::DuplicateInstance => "no more instances than declared are left".to_owned(),
         _ => view
             .service
@@ -126,12 +142,13 @@ fn after_end(kind: Kind, service: &ServiceState, end: &End, summary: String) -> 
     }
 }
 
-/// Whether what this end took away has been replaced: by a main process that counts and began later, or, for another
-/// member, by a member that did.
+/// Whether what this end took away has been replaced: by an instance that has come to count since, or, for another
+/// member than the main process, by a member that has joined since.
 fn is_replaced(service: &ServiceState, end: &End) -> bool {
-    let later = |start: Nanos| start >= end.at;
     if end.was_main {
-        return service.qualified().any(|(_, i)| later(i.root.start));
+        return service
+            .qualified()
+            .any(|(_, i)| i.qualified.is_some_and(|at| at > end.at));
     }
-    service.members.values().any(|m| later(m.process.start)) || service.stopped_as_asked()
+    service.members.values().any(|m| m.joined > end.at) || service.stopped_as_asked()
 }

@@ -59,11 +59,7 @@ impl Engine {
                     }],
                     holders_known: false,
                 };
-                let entry = ledger.live.entry(id).or_insert(Entry {
-                    socket: found,
-                    since: at,
-                    seq,
-                });
+                let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
                 entry.socket.state = SocketState::Listening;
             }
             let services = ledger.services.clone();
@@ -200,6 +196,17 @@ impl Engine {
             return false;
         }
         ledger.read_at = Some(at);
+        ledger.strangers = state
+            .processes
+            .iter()
+            .filter(|p| {
+                state
+                    .sockets
+                    .iter()
+                    .any(|s| s.holders.iter().any(|h| h.process == p.id))
+            })
+            .map(|p| (p.id, p.clone()))
+            .collect();
         ledger.path = state.path;
         let services = ledger.services.clone();
         let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();
@@ -254,16 +261,10 @@ impl Engine {
                     socket.holders.clone_from(&known.socket.holders);
                 }
                 known.socket = socket.clone();
+                known.note_holders();
             }
             None => {
-                ledger.live.insert(
-                    socket.id,
-                    Entry {
-                        socket: socket.clone(),
-                        since: at,
-                        seq,
-                    },
-                );
+                ledger.live.insert(socket.id, Entry::new(socket.clone(), at, seq));
             }
         }
         // The first snapshot tells what was there before, and TCP tells of a listener by itself.

@@ -1,1 +1,8 @@
-//! The engine on a simulated clock.
+//! The engine on a simulated clock. Each test tells a story in events and says what must be found.
+
+mod asked_stops;
+mod healthy;
+mod order;
+mod processes;
+mod sockets;
+mod world;

@@ -1,1 +1,5 @@
-fn main() {}
+//! A daemon that behaves, or misbehaves, exactly as it is told. See `probe_tests::faulty`.
+
+fn main() -> anyhow::Result<()> {
+    probe_tests::faulty::main()
+}

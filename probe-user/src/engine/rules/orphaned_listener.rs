@@ -75,8 +75,9 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     }
 }
 
+/// A socket that nobody holds any more is on its way out, with its last holder.
 fn is_orphan(ledger: &AddressLedger, e: &Entry) -> bool {
-    e.is_listening() && e.socket.file.is_some() && !ledger.leads_to(&e.socket)
+    e.is_listening() && !e.socket.holders.is_empty() && e.socket.file.is_some() && !ledger.leads_to(&e.socket)
 }
 
 fn being_stopped(service: &ServiceState, e: &Entry) -> bool {

@@ -1,0 +1,181 @@
+//! What healthy daemons do and must not be blamed for (design §2, the rules that healthy daemons force).
+
+use super::world::{PID_FILE, World, ms, service};
+use crate::{
+    config::Service,
+    engine::finding::{EventKind, Kind},
+    event::{Disposition, ExitStatus, PidFileContent, PidFileState, What},
+    signal::Signal,
+};
+
+/// Rule 1: double fork into the background.
+#[test]
+fn a_forking_start_is_a_handover() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.fork(50, 51);
+    w.fork(51, 52);
+    w.listen(52);
+    w.findings.clear();
+    w.exit(50, ExitStatus::Code(0));
+    w.exit(51, ExitStatus::Code(0));
+    w.write_pid_file(52);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    assert_eq!(w.engine.mains()[0].map(|m| m.pid), Some(52));
+    w.kill(52, 99);
+    assert!(w.open().contains(&Kind::Crashed), "and its crash is one");
+}
+
+/// Rule 3: the same executable as a tool.
+#[test]
+fn a_tool_run_of_the_same_executable_is_no_instance() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.exec(70);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    w.exit(70, ExitStatus::Code(1));
+    w.expect_nothing();
+}
+
+/// Rule 3, the service is down: the tool does not bring it up, and its failure is no crash.
+#[test]
+fn a_tool_run_does_not_count_as_running() {
+    let mut w = World::new(service());
+    w.exec(70);
+    w.exit(70, ExitStatus::Code(1));
+    assert_eq!(w.opened(), [Kind::NotRunning]);
+    assert_eq!(w.open(), [Kind::NotRunning]);
+}
+
+/// Rule 9: workers that outlive their master are one instance.
+#[test]
+fn survivors_are_one_instance() {
+    let mut w = World::new(service());
+    w.start(50);
+    for worker in [60, 61, 62] {
+        w.fork(50, worker);
+        let id = w.processes[&worker].id;
+        w.sockets[0]
+            .holders
+            .push(crate::event::Holder { process: id, fd: 3 });
+    }
+    w.snapshot(crate::event::SnapshotReason::Interval);
+    w.kill(50, 99);
+    w.findings.clear();
+    w.pass(ms(120_000));
+    assert!(
+        !w.opened().contains(&Kind::DuplicateInstance),
+        "{:#?}",
+        w.findings
+    );
+}
+
+/// Rule 10: an empty PID file is not written yet.
+#[test]
+fn an_empty_pid_file_is_no_finding() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    let (content, modified) = (PidFileContent::Empty, w.now);
+    w.tell(What::PidFile(PidFileState {
+        path: PID_FILE.into(),
+        content,
+        modified,
+        process: None,
+    }));
+    w.expect_nothing();
+}
+
+/// Rule 12: a daemon that rebinds its own path orphans nobody.
+#[test]
+fn rebinding_its_own_path_orphans_nobody() {
+    let mut w = World::new(service());
+    let old = w.start(50);
+    w.findings.clear();
+    w.unlink(Some(50));
+    w.pass(ms(500));
+    w.listen(50);
+    w.pass(ms(100));
+    w.close(old);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
+
+#[test]
+fn unlinking_its_own_path_for_good_is_found() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.unlink(Some(50));
+    w.pass(ms(900));
+    w.expect_nothing();
+    w.pass(ms(200));
+    assert_eq!(w.open(), [Kind::OrphanedListener]);
+}
+
+#[test]
+fn a_reload_changes_nothing() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 60);
+    w.findings.clear();
+    w.signal(50, Signal::HUP, 99, Disposition::Caught);
+    w.fork(50, 61);
+    w.signal(60, Signal::QUIT, 50, Disposition::Caught);
+    w.exit(60, ExitStatus::Code(0));
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    assert_eq!(w.count(EventKind::Ready), 1);
+}
+
+#[test]
+fn a_restart_as_asked_is_a_new_generation_and_no_finding() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    for (old, new) in [(50, 51), (51, 52)] {
+        w.pass(ms(1_000));
+        w.signal(old, Signal::TERM, 99, Disposition::Caught);
+        w.unlink(Some(old));
+        w.remove_pid_file(old);
+        w.exit(old, ExitStatus::Code(0));
+        w.pass(ms(200));
+        w.start(new);
+    }
+    w.expect_nothing();
+    assert_eq!(w.engine.services[0].generation, 3);
+}
+
+#[test]
+fn a_declared_interpreter_that_runs_something_else_is_let_go() {
+    let mut w = World::new(Service {
+        script: Some("/opt/agent.sh".into()),
+        ..service()
+    });
+    w.exec(50);
+    assert!(
+        w.effects
+            .iter()
+            .any(|e| matches!(e, crate::engine::Effect::Forget(id) if id.pid == 50))
+    );
+}
+
+/// A plain service, with neither address nor PID file, counts once it has lived for `ready_within`.
+#[test]
+fn a_plain_service_counts_after_ready_within() {
+    let mut w = World::new(Service {
+        listen: Vec::new(),
+        pid_file: None,
+        ..service()
+    });
+    w.exec(50);
+    w.pass(ms(9_000));
+    assert_eq!(w.open(), [Kind::NotRunning]);
+    w.pass(ms(2_000));
+    assert_eq!(w.open(), []);
+    w.kill(50, 99);
+    assert_eq!(w.open(), [Kind::NotRunning, Kind::Crashed]);
+}

@@ -1,0 +1,186 @@
+//! Sockets and paths.
+
+use super::world::{SOCK, World, ms, service};
+use crate::{
+    config::Service,
+    engine::finding::Kind,
+    event::{ExitStatus, FileId, PathChange, PathState, SnapshotReason, SocketState},
+    signal::Signal,
+};
+
+#[test]
+fn an_rm_orphans_the_listener_at_once() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.unlink(Some(99));
+    assert_eq!(w.open(), [Kind::OrphanedListener]);
+    assert_eq!(
+        w.finding(Kind::OrphanedListener).actor.as_ref().map(|a| a.id.pid),
+        Some(99)
+    );
+    w.pass(ms(60_000));
+    assert_eq!(w.open(), [Kind::OrphanedListener], "one cause, one main finding");
+}
+
+/// Incident 1: A binds, B unlinks and rebinds, B is killed.
+#[test]
+fn three_processes_one_path() {
+    let mut w = World::new(Service {
+        exe: None,
+        pid_file: None,
+        ..service()
+    });
+    w.exec_as(50, 1, "/usr/bin/a");
+    w.listen(50);
+    w.findings.clear();
+    w.exec_as(51, 1, "/usr/bin/b");
+    w.unlink(Some(51));
+    w.listen(51);
+    assert_eq!(w.open(), [Kind::OrphanedListener]);
+    assert_eq!(
+        w.finding(Kind::OrphanedListener).actor.as_ref().map(|a| a.id.pid),
+        Some(51)
+    );
+    w.kill(51, 99);
+    assert!(w.open().contains(&Kind::StaleSocket), "{:#?}", w.findings);
+    assert!(w.open().contains(&Kind::OrphanedListener));
+    assert_eq!(
+        w.finding(Kind::StaleSocket).actor.as_ref().map(|a| a.id.pid),
+        Some(99)
+    );
+}
+
+#[test]
+fn what_was_stale_before_probe_began_has_no_actor() {
+    let mut w = World::new(Service {
+        expected: false,
+        ..service()
+    });
+    w.path = PathState::Socket(FileId { dev: 1, ino: 5 });
+    w.snapshot(SnapshotReason::Interval);
+    let f = w.finding(Kind::StaleSocket);
+    assert_eq!((f.actor.clone(), f.subject.as_str()), (None, SOCK));
+    w.unlink(Some(99));
+    assert_eq!(w.open(), []);
+}
+
+#[test]
+fn a_listener_closed_by_a_living_process_is_not_listening() {
+    let mut w = World::new(service());
+    let ino = w.start(50);
+    w.findings.clear();
+    w.close(ino);
+    w.pass(ms(900));
+    w.expect_nothing();
+    w.pass(ms(200));
+    assert_eq!(w.open(), [Kind::StaleSocket, Kind::NotListening]);
+    w.listen(50);
+    assert_eq!(w.open(), []);
+}
+
+#[test]
+fn one_that_never_listens_is_found_after_ready_within() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.write_pid_file(50);
+    w.findings.clear();
+    w.pass(ms(9_000));
+    w.expect_nothing();
+    w.pass(ms(2_000));
+    assert_eq!(w.open(), [Kind::NotListening]);
+}
+
+#[test]
+fn bound_without_listen_says_so() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.write_pid_file(50);
+    w.listen(50);
+    w.sockets[0].state = SocketState::Bound;
+    w.path_changed(PathChange::Created, Some(50));
+    w.pass(ms(11_000));
+    assert!(
+        w.finding(Kind::NotListening)
+            .summary
+            .contains("listen was not called")
+    );
+}
+
+#[test]
+fn listen_is_noticed_although_no_event_tells_of_it() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.listen(50);
+    w.sockets[0].state = SocketState::Bound;
+    w.path_changed(PathChange::Created, Some(50));
+    w.findings.clear();
+    w.pass(ms(100));
+    w.sockets[0].state = SocketState::Listening;
+    w.pass(ms(600));
+    assert!(
+        w.shown
+            .iter()
+            .any(|s| s.kind == crate::engine::finding::EventKind::Ready)
+    );
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
+
+#[test]
+fn a_killed_worker_that_shares_the_listener_leaves_it_alive() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 60);
+    let child = w.processes[&60].id;
+    w.sockets[0].holders.push(crate::event::Holder {
+        process: child,
+        fd: 3,
+    });
+    w.snapshot(SnapshotReason::Interval);
+    w.findings.clear();
+    w.kill(50, 99);
+    assert_eq!(
+        w.open(),
+        [Kind::StalePidFile, Kind::Crashed],
+        "the child holds the socket: {:#?}",
+        w.findings
+    );
+    w.exit(
+        60,
+        ExitStatus::Signal {
+            signal: Signal::KILL,
+            core: false,
+        },
+    );
+    assert!(w.open().contains(&Kind::StaleSocket));
+}
+
+#[test]
+fn a_listener_in_flight_is_alive() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.sockets[0].holders.clear();
+    w.snapshot(SnapshotReason::Interval);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
+
+#[test]
+fn an_address_held_by_a_stranger_is_taken() {
+    let mut w = World::new(Service {
+        expected: false,
+        ..service()
+    });
+    w.exec_as(80, 1, "/usr/bin/other");
+    let ino = w.listen(80);
+    assert_eq!(w.open(), [Kind::AddressTaken]);
+    assert_eq!(
+        w.finding(Kind::AddressTaken).actor.as_ref().map(|a| a.id.pid),
+        Some(80)
+    );
+    w.unlink(Some(80));
+    w.close(ino);
+    assert_eq!(w.open(), []);
+}

@@ -1,0 +1,40 @@
+//! Limits for everything that waits.
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for anything before it fails. Far longer than anything should take, even on a busy machine:
+/// where a time is a promise, the test checks the time that probe measured.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A moment until which something must have happened.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Instant);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests measure real time; only probe's own time comes from its clock"
+)]
+impl Deadline {
+    pub fn after(d: Duration) -> Self {
+        Self(Instant::now() + d)
+    }
+
+    /// What is left; `None` when it has passed.
+    pub fn left(self) -> Option<Duration> {
+        self.0
+            .checked_duration_since(Instant::now())
+            .filter(|d| !d.is_zero())
+    }
+}
+
+/// Waits for a condition that nothing announces, looking every few milliseconds.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Deadline::after(PATIENCE);
+    while !condition() {
+        assert!(
+            deadline.left().is_some(),
+            "waited {PATIENCE:?} in vain until {what}"
+        );
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}

@@ -1,0 +1,109 @@
+//! The lines that a running `faulty serve` obeys.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, raise};
+
+use super::{lifecycle, memory, options, say, serve::Daemon};
+
+pub(super) const HELP: &str = "\
+Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp:IP:PORT; words are split at blanks):
+  bind ADDRESS       bind, do not listen
+  listen ADDRESS     listen; binds first where that was not done
+  close ADDRESS      close the socket
+  shutdown ADDRESS   shut the socket down, keep it open
+  rebind ADDRESS     unlink the socket file, bind and listen there anew, close the old socket
+  unlink PATH        remove a file
+  rename FROM TO     rename a file
+  link FROM TO       make a hard link
+  pid-file [TEXT]    write the PID file anew, with TEXT instead of the own pid
+  fork [N]           fork N children that do nothing; says their pids
+  hand-over          fork a child that goes on with everything, exit 0; the child says its pid
+  exec               exec itself, keeping the listeners; says `ready …` again
+  raise SIGNAL [N]   raise it, N times
+  die SIGNAL         end by the signal's default action
+  alloc MIB          take memory and keep it
+  stop-cleanly       say ok, close the listeners, remove socket files and PID file, exit 0
+  exit CODE          say ok, exit at once, leaving everything behind
+  ping               say ok
+Answers: `ok …`, `error …`; at any time `signal NAME` for a caught signal.";
+
+impl Daemon {
+    /// Obeys a line and answers it.
+    pub(super) fn obey(&mut self, line: &str) {
+        match self.execute(line) {
+            Ok(answer) => say(format!("ok {answer}").trim_end()),
+            // One line, whatever the error says.
+            Err(e) => say(&format!("error {}", format!("{e:#}").replace('\n', " "))),
+        }
+    }
+
+    fn execute(&mut self, line: &str) -> Result<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let nothing = Ok(String::new());
+        match words[..] {
+            ["bind", address] => self.sockets.bind(address),
+            ["listen", address] => self.sockets.listen(address),
+            ["rebind", address] => self.sockets.rebind(address),
+            ["close", address] => self.sockets.close(address).and(nothing),
+            ["shutdown", address] => self.sockets.shutdown(address).and(nothing),
+            ["unlink", path] => Ok(fs::remove_file(path)?).and(nothing),
+            ["rename", from, to] => Ok(fs::rename(from, to)?).and(nothing),
+            ["link", from, to] => Ok(fs::hard_link(from, to)?).and(nothing),
+            ["pid-file"] => self.write_pid_file().and(nothing),
+            ["pid-file", text] => {
+                let path: &PathBuf = self.pid_file.as_ref().context("started without --pid-file")?;
+                lifecycle::write_pid_file(path, text).and(nothing)
+            }
+            ["fork"] => fork(1),
+            ["fork", n] => fork(n.parse().context("number of children")?),
+            ["hand-over"] => {
+                if lifecycle::fork_here()?.is_some() {
+                    lifecycle::leave(0);
+                }
+                self.write_pid_file()?;
+                Ok(std::process::id().to_string())
+            }
+            ["exec"] => lifecycle::exec(&self.sockets, self.pid_file.as_deref()).and(nothing),
+            ["raise", name] => self.raise(options::signal(name)?, 1).and(nothing),
+            ["raise", name, n] => self
+                .raise(options::signal(name)?, n.parse().context("how often")?)
+                .and(nothing),
+            ["die", name] => super::signals::die_of(options::signal(name)?).and(nothing),
+            ["alloc", mib] => {
+                memory::hoard(mib.parse().context("MiB")?);
+                nothing
+            }
+            ["stop-cleanly"] => {
+                say("ok");
+                self.stop_cleanly()
+            }
+            ["exit", code] => {
+                let code = code.parse().context("exit code")?;
+                say("ok");
+                lifecycle::leave(code)
+            }
+            ["ping"] => nothing,
+            _ => bail!("unknown command {line:?}"),
+        }
+    }
+
+    fn raise(&mut self, signal: Signal, times: u32) -> Result<()> {
+        for _ in 0..times {
+            raise(signal)?;
+        }
+        Ok(())
+    }
+}
+
+fn fork(n: u32) -> Result<String> {
+    let mut pids = Vec::new();
+    for _ in 0..n {
+        match lifecycle::fork_here()? {
+            Some(child) => pids.push(child.to_string()),
+            None => lifecycle::idle(),
+        }
+    }
+    Ok(pids.join(" "))
+}

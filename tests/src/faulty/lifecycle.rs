@@ -1,0 +1,70 @@
+//! Forks, execs and the ways to end.
+
+use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::{ForkResult, Pid, fork, setsid},
+};
+
+use super::sockets::Sockets;
+
+/// `None` in the child.
+pub(super) fn fork_here() -> Result<Option<Pid>> {
+    // SAFETY: this process has one thread, so the child may call anything.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Ends without destructors, so that nothing is cleaned up that was not asked for.
+pub(super) fn leave(code: i32) -> ! {
+    // SAFETY: `_exit` only ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+/// Returns in the grandchild; the two processes above it exit 0.
+pub(super) fn daemonize() -> Result<()> {
+    if fork_here()?.is_some() {
+        leave(0);
+    }
+    setsid()?;
+    if fork_here()?.is_some() {
+        leave(0);
+    }
+    Ok(())
+}
+
+/// Does nothing until whoever drives the family is gone.
+pub(super) fn idle() -> ! {
+    let stdin = std::io::stdin();
+    loop {
+        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&stdin), PollFlags::empty())];
+        // No events are asked for, so only the hang-up of the pipe is told; the lines are the parent's.
+        if let Ok(n) = poll(&mut fds, PollTimeout::NONE)
+            && n > 0
+        {
+            leave(0);
+        }
+    }
+}
+
+pub(super) fn write_pid_file(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, format!("{text}\n")).with_context(|| format!("write {}", path.display()))
+}
+
+/// Replaces this process by a new one of the same executable that keeps the listeners.
+pub(super) fn exec(sockets: &Sockets, pid_file: Option<&Path>) -> Result<()> {
+    let exe = fs::read_link("/proc/self/exe")?;
+    let mut command = Command::new(exe);
+    command.arg("serve");
+    for item in sockets.bequeath()? {
+        command.arg("--inherit").arg(item);
+    }
+    if let Some(path) = pid_file {
+        command.arg("--pid-file").arg(path);
+    }
+    Err(command.exec()).context("exec")
+}

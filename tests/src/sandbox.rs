@@ -1,0 +1,81 @@
+//! A directory, executables and ports of a test's own, so that tests run side by side.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+
+/// A temporary directory, removed when nobody needs it any more; a clone means the same one.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    dir: Arc<TempDir>,
+}
+
+impl Sandbox {
+    /// Fails unless root runs the test.
+    #[expect(clippy::new_without_default, reason = "it has effects and may fail")]
+    pub fn new() -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "end-to-end tests load eBPF programs and need root: run them with `sudo`, or through `cargo xtask test`"
+        );
+        let dir = tempfile::Builder::new()
+            .prefix("probe-test-")
+            .tempdir()
+            .expect("temporary directory");
+        // Daemons may change their user.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))
+            .expect("permissions of the directory");
+        Self { dir: Arc::new(dir) }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path in the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Copies an executable here, because probe tells daemons by their executable's inode: what another test, or the host
+    /// itself, runs from the original is not this test's.
+    pub fn install(&self, program: &Path, name: &str) -> PathBuf {
+        let to = self.path(name);
+        // By a process of its own: a descriptor open for writing here could be inherited by a child that another
+        // thread is just forking, and then the kernel refuses to run the copy (ETXTBSY).
+        let status = Command::new("cp")
+            .arg("-L")
+            .arg("--")
+            .args([program, &to])
+            .status()
+            .expect("run cp");
+        assert!(
+            status.success(),
+            "cannot copy {} to {}",
+            program.display(),
+            to.display()
+        );
+        to
+    }
+
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+        path
+    }
+}
+
+/// A TCP port of the loopback interface that nobody uses.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .port()
+}
