@@ -63,7 +63,7 @@ pub struct Entry {
 pub enum TraceError {
     #[error("cannot open {}: {error}", path.display())]
     Open { path: PathBuf, error: io::Error },
-    #[error("{} is not a regular file: a trace is written to one", path.display())]
+    #[error("{} is not a regular file, as a trace must be", path.display())]
     NotAFile { path: PathBuf },
     #[error("cannot write the trace: {0}")]
     Write(io::Error),

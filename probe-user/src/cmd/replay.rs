@@ -2,7 +2,6 @@
 
 use std::io::{self, BufWriter, Write};
 
-use anyhow::Context;
 use probe_user::{
     engine::Engine,
     report::{Filter, LineType},
@@ -12,9 +11,7 @@ use probe_user::{
 use crate::cli::{Lines, Replay};
 
 pub(crate) fn run(args: &Replay) -> anyhow::Result<()> {
-    // The errors say which line; only here it is known of which file.
-    let context = || format!("cannot replay {}", args.file.display());
-    let mut reader = Reader::open(&args.file).with_context(context)?;
+    let mut reader = Reader::open(&args.file)?;
     let header = reader.header();
     let mut reporter = super::reporter(
         args.lines.json,
@@ -27,8 +24,7 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<()> {
     let replayed = trace::replay(&mut reader, &mut engine, &mut |effect| {
         reporter.effect(&mut out, effect)?;
         anyhow::Ok(())
-    })
-    .with_context(context)?;
+    })?;
     out.flush()?;
     if replayed.cut_off {
         tracing::warn!(
