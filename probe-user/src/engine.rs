@@ -1,3 +1,4 @@
 //! The engine: pure, no I/O, no clock.
 
 pub mod finding;
+pub mod membership;

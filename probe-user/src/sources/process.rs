@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Bytes kept of the argument vector: as many as the kernel's record of an exec keeps.
-pub const ARGV_BYTES: usize = probe_abi::abi::ARGV_LEN;
+pub const ARGV_BYTES: usize = probe_abi::ARGV_LEN;
 /// Most bytes of one small `/proc` file that are read.
 const FILE_BYTES: u64 = 16 * 1024;
 /// How often a process is read anew when its pid changed hands under the reader.
@@ -78,7 +78,12 @@ pub fn read(pid: u32) -> io::Result<Option<Process>> {
         };
         let mut process = skeleton(pid, stat);
         process.parent = process.parent.and_then(|p| identity(p.pid));
-        process.uid = uid(pid);
+        // A thread's id opens a directory too, though no process has it.
+        let Some((tgid, uid)) = owner(pid) else { continue };
+        if tgid != pid {
+            return Ok(None);
+        }
+        process.uid = Some(uid);
         process.unit = unit(pid);
         complete(&mut process);
         if identity(pid) == Some(process.id) {
@@ -98,8 +103,13 @@ pub fn complete(process: &mut Process) {
     if process.exe_id.is_none() {
         process.exe_id = path::exe_id(pid).ok();
     }
-    if process.argv.is_empty() {
+    // In the middle of an exec the new image has no arguments yet; a kernel thread never has any.
+    for _ in 0..ATTEMPTS {
+        if !process.argv.is_empty() || process.exe.is_none() {
+            break;
+        }
         process.argv = argv(pid);
+        std::thread::yield_now();
     }
 }
 
@@ -227,16 +237,15 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The real user id, as in the kernel's records.
-fn uid(pid: u32) -> Option<u32> {
+/// Thread group and real user id.
+fn owner(pid: u32) -> Option<(u32, u32)> {
     let status = read_limited(Path::new(&format!("/proc/{pid}/status"))).ok()?;
     let text = String::from_utf8_lossy(&status);
-    text.lines()
-        .find_map(|line| line.strip_prefix("Uid:"))?
-        .split_ascii_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    let number = |key: &str| {
+        let values = text.lines().find_map(|line| line.strip_prefix(key))?;
+        values.split_ascii_whitespace().next()?.parse().ok()
+    };
+    Some((number("Tgid:")?, number("Uid:")?))
 }
 
 /// Path of the executable without ` (deleted)`, and whether that stood there. `None` for kernel threads.
@@ -326,6 +335,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::sources::testing::{KillOnDrop, TempDir, until};
 
     #[test]
     fn a_command_name_may_hold_anything() {
@@ -420,29 +430,51 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_is_no_process() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ = stopped.recv();
+        });
+        let tid = told.recv().unwrap() as u32;
+        assert!(Path::new(&format!("/proc/{tid}/stat")).exists());
+        assert_eq!(read(tid).unwrap(), None);
+        drop(stop);
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_replaced_executable_keeps_its_path() {
-        let dir = crate::sources::testing::TempDir::new("exe");
+        let dir = TempDir::new("exe");
         let exe = dir.path().join("a) (b");
         fs::copy("/bin/sleep", &exe).unwrap();
-        let mut child = Command::new(&exe)
+        let mut command = Command::new(&exe);
+        command
             .arg("1000")
             .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let before = read(child.id()).unwrap().unwrap();
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = KillOnDrop(command.spawn().unwrap());
+        let pid = child.0.id();
+        until("its arguments are there", || {
+            read(pid).unwrap().is_some_and(|p| p.argv.len() == 2)
+        });
+        let before = read(pid).unwrap().unwrap();
         fs::remove_file(&exe).unwrap();
-        let after = read(child.id()).unwrap().unwrap();
+        let after = read(pid).unwrap().unwrap();
         assert_eq!((before.exe_deleted, after.exe_deleted), (false, true));
         assert_eq!(before.comm, "a) (b");
         assert_eq!(after.exe.as_deref(), exe.to_str());
         assert_eq!(after.exe_id, before.exe_id);
         assert_eq!(after.argv[1], "1000");
         assert!(children(read(std::process::id()).unwrap().unwrap().id).contains(&after.id));
-        child.kill().unwrap();
+        let mut child = child;
+        child.0.kill().unwrap();
         // A zombie until it is waited for.
-        crate::sources::testing::until("the child is a zombie", || identity(child.id()).is_none());
-        assert_eq!(read(child.id()).unwrap(), None);
-        child.wait().unwrap();
-        assert_eq!(read(child.id()).unwrap(), None);
+        until("the child is a zombie", || identity(pid).is_none());
+        assert_eq!(read(pid).unwrap(), None);
+        child.0.wait().unwrap();
+        assert_eq!(read(pid).unwrap(), None);
     }
 }

@@ -44,3 +44,50 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// A forked child without an exec: it shares every descriptor. Killed and reaped when dropped.
+pub(crate) struct Child(nix::unistd::Pid);
+
+impl Child {
+    /// `work` runs in the child, which must not allocate much: other threads may have held locks at the fork.
+    pub(crate) fn fork(work: impl FnOnce()) -> Self {
+        // SAFETY: the child only runs `work` and ends by _exit; glibc keeps its allocator usable after a fork.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Parent { child } => Self(child),
+            nix::unistd::ForkResult::Child => {
+                work();
+                // SAFETY: ends this process at once, as is meant.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.as_raw() as u32
+    }
+
+    /// Waits for its own end.
+    pub(crate) fn wait(self) -> u32 {
+        let pid = self.0;
+        nix::sys::wait::waitpid(pid, None).unwrap();
+        std::mem::forget(self);
+        pid.as_raw() as u32
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(self.0, None);
+    }
+}
+
+/// A started command, killed and reaped when dropped, also by a failing test.
+pub(crate) struct KillOnDrop(pub(crate) std::process::Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
