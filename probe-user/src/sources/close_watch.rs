@@ -175,7 +175,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::sources::testing::{Child, TempDir, until};
+    use crate::sources::testing::{Child, TempDir, alone, until};
 
     fn inode(fd: &impl AsRawFd) -> u64 {
         fs::metadata(descriptor(std::process::id(), fd.as_raw_fd()))
@@ -191,6 +191,7 @@ mod tests {
 
     #[test]
     fn the_last_close_is_told_once() {
+        let _alone = alone();
         let dir = TempDir::new("close");
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -212,6 +213,7 @@ mod tests {
 
     #[test]
     fn a_killed_holder_counts() {
+        let _alone = alone();
         let dir = TempDir::new("closekill");
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let ino = inode(&listener);
@@ -219,11 +221,7 @@ mod tests {
         watch
             .watch(ino, std::process::id(), listener.as_raw_fd())
             .unwrap();
-        let child = Child::fork(|| {
-            loop {
-                std::thread::park();
-            }
-        });
+        let child = Child::holding(|| ());
         drop(listener);
         assert_eq!(drained(&mut watch), [], "a child holds it");
         drop(child);
@@ -237,6 +235,7 @@ mod tests {
 
     #[test]
     fn what_is_closed_already_is_said_so() {
+        let _alone = alone();
         let dir = TempDir::new("closed");
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let (me, fd, ino) = (std::process::id(), listener.as_raw_fd(), inode(&listener));

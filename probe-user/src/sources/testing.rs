@@ -62,6 +62,21 @@ impl Child {
         }
     }
 
+    /// Forks a child that sets something up, keeps it, and waits to be killed. Returns once it is set up.
+    pub(crate) fn holding<T>(setup: impl FnOnce() -> T) -> Self {
+        use std::io::{Read, Write};
+        let (mut ready, mut tell) = std::io::pipe().unwrap();
+        let child = Self::fork(move || {
+            let _kept = setup();
+            let _ = tell.write_all(b"!");
+            loop {
+                std::thread::park();
+            }
+        });
+        ready.read_exact(&mut [0]).unwrap();
+        child
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.0.as_raw() as u32
     }
@@ -90,4 +105,11 @@ impl Drop for KillOnDrop {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A forked child has copies of all descriptors, also of those that other tests have just opened. Tests that fork, and
+/// tests that rely on a close being the last one, run one after the other.
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

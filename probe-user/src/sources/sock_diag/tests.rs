@@ -11,7 +11,7 @@ use nix::sys::socket::{Backlog, Shutdown, UnixAddr, bind, listen, shutdown};
 use super::*;
 use crate::{
     event::PathState,
-    sources::{path, testing::TempDir},
+    sources::{path, testing::{TempDir, alone}},
 };
 
 fn of_path(diag: &mut Diag, path: &Path) -> Vec<UnixSocket> {
@@ -141,6 +141,7 @@ fn abstract_sockets_have_no_file() {
 
 #[test]
 fn internet_sockets_by_family() {
+    let _alone = alone();
     let mut diag = Diag::open().unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
