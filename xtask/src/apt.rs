@@ -60,7 +60,10 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
         return Ok(());
     }
     // A fresh image has no package lists, an old one has outdated ones.
-    get(&["update"], &[])?;
+    if let Err(error) = get(&["update"], &[]) {
+        // One broken repository of many; the packages may come from another.
+        eprintln!("warning: {error:#}");
+    }
     get(&["install", "--no-install-recommends"], &packages)
 }
 

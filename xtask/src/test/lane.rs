@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{build_ebpf, child, workspace};
+use crate::{bless, build_ebpf, child, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -99,6 +99,7 @@ impl Lane {
                 setup: geteuid().is_root(),
             }),
             Self::Replay => {
+                bless::build_probe()?;
                 cargo
                     .args(["test", "--package", TESTS, "--test", REPLAY])
                     .args(filter);
