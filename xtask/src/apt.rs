@@ -56,7 +56,9 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
         );
     }
     let _policy = Policy::set()?;
-    if get(&["install", "--no-install-recommends"], &packages).is_ok() {
+    // A package that conflicts with one that is wanted here (another rustc) is not thrown out unasked.
+    let install = ["install", "--no-install-recommends", "--no-remove"];
+    if get(&install, &packages).is_ok() {
         return Ok(());
     }
     // A fresh image has no package lists, an old one has outdated ones.
@@ -64,7 +66,7 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
         // One broken repository of many; the packages may come from another.
         eprintln!("warning: {error:#}");
     }
-    get(&["install", "--no-install-recommends"], &packages)
+    get(&install, &packages)
 }
 
 fn get(verb: &[&str], packages: &[&str]) -> anyhow::Result<()> {
