@@ -29,7 +29,7 @@ pub struct Config {
     /// Default time limits of `probe exec`, by the command's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Span>,
-    #[serde(default, rename = "service")]
+    #[serde(default, rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
     #[serde(default, rename = "hook", skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,

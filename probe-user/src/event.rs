@@ -268,10 +268,6 @@ pub struct Event {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "events are moved once into the engine and never stored in bulk"
-)]
 pub enum What {
     // Edges: processes.
     Exec {

@@ -4,16 +4,20 @@ mod escape;
 pub mod filter;
 mod human;
 mod json;
+mod watching;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     io::{self, Write},
 };
 
 use jiff::{Timestamp, tz::TimeZone};
 
-pub use self::filter::{Filter, KindName, LineType};
-use crate::{address::Address, clock::Nanos, engine::finding::Effect, event::ProcId};
+pub use self::{
+    filter::{Filter, KindName, LineType},
+    watching::{CANNOT_SEE, Watching, tracepoint_tier},
+};
+use crate::{clock::Nanos, engine::finding::Effect};
 
 /// How lines look and which are written.
 #[derive(Debug, Clone)]
@@ -30,24 +34,13 @@ pub struct Options {
     pub time_zone: TimeZone,
 }
 
-/// What is watched of one service, said once before its first event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watching {
-    pub service: String,
-    pub listen: Vec<Address>,
-    pub pid_file: Option<String>,
-    pub main: Option<ProcId>,
-    /// The tier of each subject: `unix_socket`, `inet_socket`, `signal`, `process`.
-    pub tier: BTreeMap<String, String>,
-    /// What this tier can never see for the service.
-    pub cannot_see: Vec<String>,
-}
-
 /// Turns effects into lines. The buffer is used again for every line, and each line is written with one call.
 #[derive(Debug)]
 pub struct Reporter {
     options: Options,
     line: Vec<u8>,
+    /// What cannot be seen, as far as people have been told.
+    told: BTreeSet<String>,
 }
 
 /// A line longer than this gives its memory back.
@@ -58,6 +51,7 @@ impl Reporter {
         Self {
             options,
             line: Vec::with_capacity(1024),
+            told: BTreeSet::new(),
         }
     }
 
@@ -72,7 +66,7 @@ impl Reporter {
         if self.options.json {
             json::watching(&mut self.line, watching)?;
         } else {
-            human::watching(&mut self.line, &self.options, watching)?;
+            human::watching(&mut self.line, &self.options, &mut self.told, watching)?;
         }
         self.finish(out)
     }
@@ -84,7 +78,7 @@ impl Reporter {
     /// # Errors
     /// Those of `out`.
     pub fn effect(&mut self, out: &mut dyn Write, effect: &Effect) -> io::Result<bool> {
-        let Self { options, line } = self;
+        let Self { options, line, .. } = self;
         if !options.filter.effect(effect) {
             return Ok(false);
         }

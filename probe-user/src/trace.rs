@@ -13,7 +13,7 @@ pub use self::{read::Reader, write::Writer};
 use crate::{
     clock::Nanos,
     config::Config,
-    engine::finding::Effect,
+    engine::{Effect, Engine},
     event::{Event, FileId},
 };
 
@@ -85,12 +85,6 @@ pub enum TraceError {
     Event { line: u64, error: serde_json::Error },
 }
 
-/// What a replay drives: [`crate::engine::Engine`].
-pub trait Apply {
-    /// What the engine wants done after `event`, told at `now`.
-    fn apply(&mut self, event: Event, now: Nanos) -> Vec<Effect>;
-}
-
 /// How a replay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replayed {
@@ -106,7 +100,7 @@ pub struct Replayed {
 /// Those of the trace, with the number of the line, and those of `see`.
 pub fn replay<R: io::BufRead, E: From<TraceError>>(
     reader: &mut Reader<R>,
-    engine: &mut impl Apply,
+    engine: &mut Engine,
     see: &mut impl FnMut(&Effect) -> Result<(), E>,
 ) -> Result<Replayed, E> {
     let mut events = 0;

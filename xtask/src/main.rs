@@ -1,1 +1,52 @@
-fn main() {}
+//! Development commands of the workspace: `cargo xtask COMMAND`.
+
+mod apt;
+mod bless;
+mod build_ebpf;
+mod child;
+mod demo;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development commands of probe")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the eBPF object that probe embeds, or check the committed one
+    BuildEbpf(build_ebpf::Args),
+    /// Run all tests, lane by lane
+    Test(test::Args),
+    /// Watch a small faulty daemon fail in several ways, in under 30 seconds (needs root)
+    Demo(demo::Args),
+    /// Record the findings of the traces under tests/traces anew, as the expected ones
+    Bless(bless::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    child::catch_interrupts()?;
+    match command {
+        Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bless(args) => bless::run(&args),
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     clock::Nanos,
-    event::{Actor, FileId, PathChange, PathState, ProcId, Socket, SocketId, SocketState},
+    event::{Actor, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState},
 };
 
 /// Path changes and dead sockets remembered per address.
@@ -16,6 +16,8 @@ pub(super) struct AddressLedger {
     pub(super) services: Vec<usize>,
     pub(super) live: BTreeMap<SocketId, Entry>,
     pub(super) dead: VecDeque<Dead>,
+    /// Holders that may belong to no service, to be named.
+    pub(super) strangers: BTreeMap<ProcId, Process>,
     pub(super) path: Option<PathState>,
     pub(super) changes: VecDeque<Change>,
     /// When the newest level was read.

@@ -171,6 +171,8 @@ impl Engine {
                 joined: now,
                 asked: None,
                 signals: VecDeque::new(),
+                stopped: None,
+                ignored: BTreeMap::new(),
                 oom: None,
                 held_address: false,
                 cleaned_up: false,
@@ -461,6 +463,12 @@ impl Engine {
         let actor = end.actor();
         if was_main {
             service.main = None;
+            if counted && kind == EndKind::Crash {
+                if service.crashes.len() >= service.decl.crash_loop.restarts.max(1) as usize {
+                    service.crashes.pop_front();
+                }
+                service.crashes.push_back(end.clone());
+            }
             if counted && (kind != EndKind::Handover || !survivors) {
                 service.last_end = Some(end);
             }

@@ -1,6 +1,8 @@
 //! What is wrong, one rule a file. A rule looks at the state of one service and says what holds now, or when it may
 //! hold; it changes nothing. Each is named after its finding.
 
+mod address_taken;
+mod crash_loop;
 mod crashed;
 mod duplicate_instance;
 pub(super) mod killed_while_stopping;
@@ -8,8 +10,12 @@ mod not_listening;
 mod not_running;
 mod oom_killed;
 mod orphaned_listener;
+mod pid_file_mismatch;
+mod signal_ignored;
+mod slow_stop;
 mod stale_pid_file;
 mod stale_socket;
+mod stopped;
 pub(super) mod unhandled_signal;
 
 use crate::{address::Address, clock::Nanos};
@@ -82,6 +88,12 @@ pub(super) fn judge(engine: &Engine, s: usize) -> Verdict {
         oom_killed::judge,
         unhandled_signal::judge,
         killed_while_stopping::judge,
+        address_taken::judge,
+        pid_file_mismatch::judge,
+        crash_loop::judge,
+        stopped::judge,
+        signal_ignored::judge,
+        slow_stop::judge,
     ] {
         rule(&view, &mut verdict);
     }
@@ -96,6 +108,10 @@ pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
         Kind::OrphanedListener => orphaned_listener::resolution(&view, was),
         Kind::NotListening => not_listening::resolution(&view, was),
         Kind::StalePidFile => stale_pid_file::resolution(&view),
+        Kind::AddressTaken => address_taken::resolution(&view, was),
+        Kind::Stopped => stopped::resolution(&view),
+        Kind::CrashLoop => "no more ends within the window".to_owned(),
+        Kind::SlowStop => "the process has ended".to_owned(),
         Kind::DuplicateInstance => "no more instances than declared are left".to_owned(),
         _ => view
             .service

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::{
     clock::Nanos,
-    event::{ProcId, Process, SignalSent},
+    event::{Disposition, ProcId, Process, SignalSent},
+    signal::{DefaultAction, Signal},
 };
 
 use super::{
@@ -63,16 +64,33 @@ impl Engine {
         if m.signals.len() == SIGNALS_KEPT {
             m.signals.pop_front();
         }
-        m.signals.push_back(SignalFact {
+        let fact = SignalFact {
             signal: sent.signal,
             at,
             seq,
-            code: sent.code,
             result: sent.result,
             disposition: sent.disposition,
             fault_addr: sent.fault_addr,
             actor: sent.actor.clone(),
-        });
+        };
+        match sent.disposition {
+            Disposition::Ignored => {
+                m.ignored.insert(sent.signal, fact.clone());
+            }
+            _ => {
+                m.ignored.remove(&sent.signal);
+            }
+        }
+        match sent.signal.default_action() {
+            DefaultAction::Stop
+                if sent.signal == Signal::STOP || sent.disposition == Disposition::Default =>
+            {
+                m.stopped.get_or_insert_with(|| fact.clone());
+            }
+            DefaultAction::Continue => m.stopped = None,
+            _ => {}
+        }
+        m.signals.push_back(fact);
         if stop && m.asked.is_none() {
             m.asked = Some(Asked {
                 signal: sent.signal,

@@ -196,6 +196,17 @@ impl Engine {
             return false;
         }
         ledger.read_at = Some(at);
+        ledger.strangers = state
+            .processes
+            .iter()
+            .filter(|p| {
+                state
+                    .sockets
+                    .iter()
+                    .any(|s| s.holders.iter().any(|h| h.process == p.id))
+            })
+            .map(|p| (p.id, p.clone()))
+            .collect();
         ledger.path = state.path;
         let services = ledger.services.clone();
         let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();

@@ -29,7 +29,6 @@ pub(super) struct SignalFact {
     pub(super) signal: Signal,
     pub(super) at: Nanos,
     pub(super) seq: u64,
-    pub(super) code: i32,
     pub(super) result: SignalResult,
     pub(super) disposition: Disposition,
     pub(super) fault_addr: Option<u64>,
@@ -55,6 +54,10 @@ pub(super) struct Member {
     pub(super) joined: Nanos,
     pub(super) asked: Option<Asked>,
     pub(super) signals: VecDeque<SignalFact>,
+    /// The signal that stopped it, until it is continued.
+    pub(super) stopped: Option<SignalFact>,
+    /// The last time that it ignored a signal, until it catches that one.
+    pub(super) ignored: BTreeMap<Signal, SignalFact>,
     /// The OOM killer chose it: resident bytes, event.
     pub(super) oom: Option<(Option<u64>, u64, Nanos)>,
     /// It has held a declared address at some time.
@@ -164,6 +167,8 @@ pub(super) struct ServiceState {
     pub(super) ready: bool,
     /// How the last main process ended.
     pub(super) last_end: Option<End>,
+    /// Unasked ends of main processes, as many as make a crash loop.
+    pub(super) crashes: VecDeque<End>,
     /// Ends of members that are findings of their own.
     pub(super) deaths: VecDeque<End>,
     /// Ends of other members that held a declared address or were named by the PID file.
@@ -186,6 +191,7 @@ impl ServiceState {
             generation_instance: None,
             ready: false,
             last_end: None,
+            crashes: VecDeque::new(),
             deaths: VecDeque::new(),
             holder_ends: VecDeque::new(),
             pid_file: None,

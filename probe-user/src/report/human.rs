@@ -1,6 +1,9 @@
 //! Lines for people: time of day, service, what happened, by whom.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
 use super::{Options, Watching, escape, filter};
 use crate::{
@@ -15,7 +18,12 @@ const GREEN: &str = "\x1b[32m";
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-pub(super) fn watching(line: &mut Vec<u8>, options: &Options, w: &Watching) -> io::Result<()> {
+pub(super) fn watching(
+    line: &mut Vec<u8>,
+    options: &Options,
+    told: &mut BTreeSet<String>,
+    w: &Watching,
+) -> io::Result<()> {
     color(line, options, DIM);
     line.extend_from_slice(b"watching ");
     color(line, options, PLAIN);
@@ -35,10 +43,17 @@ pub(super) fn watching(line: &mut Vec<u8>, options: &Options, w: &Watching) -> i
         Some(id) => write!(line, "{separator}main process {}", id.pid)?,
         None => write!(line, "{separator}not running")?,
     }
-    if !w.cannot_see.is_empty() {
+    // Each is told once, of the first service that it concerns; JSON has them all.
+    let news: Vec<&str> = w
+        .cannot_see
+        .iter()
+        .filter(|what| told.insert((*what).clone()))
+        .map(String::as_str)
+        .collect();
+    if !news.is_empty() {
         color(line, options, DIM);
-        line.extend_from_slice(b" (cannot see: ");
-        escape::text(line, &w.cannot_see.join(", "))?;
+        line.extend_from_slice(b" (cannot see ");
+        escape::text(line, &news.join("; "))?;
         line.push(b')');
         color(line, options, PLAIN);
     }

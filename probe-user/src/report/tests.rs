@@ -1,6 +1,7 @@
 use jiff::tz::TimeZone;
 
 use super::*;
+use crate::event::ProcId;
 use crate::{
     engine::finding::{EventKind, Finding, FindingState, Kind, Severity, Shown},
     event::{Process, TimeSource},
@@ -194,11 +195,19 @@ fn lines_for_people_say_when_where_what_and_by_whom() {
         cannot_see: vec![],
         ..watching()
     };
-    reporter.watching(&mut out, &nothing).unwrap();
+    reporter
+        .watching(
+            &mut out,
+            &Watching {
+                cannot_see: watching().cannot_see,
+                ..nothing
+            },
+        )
+        .unwrap();
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "watching annad: unix:/run/anna/annad.sock, tcp:80, PID file /run/anna/annad.pid, main process 812 \
-         (cannot see: failed binds)\nwatching annad: not running\n"
+         (cannot see failed binds)\nwatching annad: not running\n"
     );
 }
 
@@ -323,5 +332,8 @@ fn filters_let_pass_what_they_name() {
 
 #[test]
 fn effects_that_nobody_sees_write_nothing() {
-    assert_eq!(line(options(true), &Effect::Resync), "");
+    assert_eq!(
+        line(options(true), &Effect::Resync(crate::event::SnapshotReason::Loss)),
+        ""
+    );
 }

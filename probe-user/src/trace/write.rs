@@ -12,10 +12,10 @@ use serde::Serialize;
 use super::{Header, TraceError};
 use crate::{clock::Nanos, event::Event};
 
-/// Writes a trace. Buffered; what is in the buffer is written when it is dropped, but only [`Writer::flush`] says
+/// Writes a trace. Buffered; what is in the buffer is written when it is dropped, but only [`Writer::flush`] and [`Writer::finish`] say
 /// whether that went well.
 #[derive(Debug)]
-pub struct Writer<W: Write> {
+pub struct Writer<W: Write = File> {
     out: BufWriter<W>,
     /// A line is written whole or not at all, as long as the disk has room for it.
     line: Vec<u8>,
@@ -76,7 +76,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// [`TraceError::Write`].
-    pub fn event(&mut self, event: &Event, now: Nanos) -> Result<(), TraceError> {
+    pub fn write(&mut self, now: Nanos, event: &Event) -> Result<(), TraceError> {
         self.line(&EntryRef { now, event })
     }
 
@@ -86,6 +86,14 @@ impl<W: Write> Writer<W> {
     /// [`TraceError::Write`].
     pub fn flush(&mut self) -> Result<(), TraceError> {
         self.out.flush().map_err(TraceError::Write)
+    }
+
+    /// Writes what is buffered, and ends the recording.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`].
+    pub fn finish(mut self) -> Result<(), TraceError> {
+        self.flush()
     }
 
     fn line(&mut self, value: &impl Serialize) -> Result<(), TraceError> {

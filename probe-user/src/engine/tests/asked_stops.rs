@@ -142,3 +142,53 @@ fn a_code_that_is_not_clean_is_a_crash_although_the_listener_was_closed() {
     w.exit(50, ExitStatus::Code(1));
     assert_eq!(w.open(), [Kind::NotRunning, Kind::Crashed]);
 }
+
+#[test]
+fn half_of_stop_within_is_a_slow_stop() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 98, Disposition::Caught);
+    w.pass(ms(7_400));
+    w.expect_nothing();
+    w.pass(ms(200));
+    assert_eq!(w.open(), [Kind::SlowStop]);
+    assert!(
+        w.finding(Kind::SlowStop)
+            .summary
+            .contains("caught, 1 of 1 listeners are still open")
+    );
+    w.exit(50, ExitStatus::Code(0));
+    assert_eq!(w.open(), []);
+}
+
+#[test]
+fn a_declared_signal_that_is_ignored_is_found_until_it_is_caught() {
+    let signals = Signals {
+        handled: vec![Signal::HUP],
+    };
+    let mut w = World::new(Service { signals, ..service() });
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::USR1, 98, Disposition::Ignored);
+    w.expect_nothing();
+    w.signal(50, Signal::HUP, 98, Disposition::Ignored);
+    assert_eq!(w.open(), [Kind::SignalIgnored]);
+    w.signal(50, Signal::HUP, 98, Disposition::Caught);
+    assert_eq!(w.open(), []);
+}
+
+#[test]
+fn a_stopped_main_process_names_who_stopped_it() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::STOP, 98, Disposition::Default);
+    assert_eq!(w.open(), [Kind::Stopped]);
+    assert_eq!(
+        w.finding(Kind::Stopped).actor.as_ref().map(|a| a.id.pid),
+        Some(98)
+    );
+    w.signal(50, Signal::CONT, 98, Disposition::Default);
+    assert_eq!(w.open(), []);
+}

@@ -229,3 +229,36 @@ fn a_process_that_vanished_unseen_is_no_crash() {
         [Kind::StaleSocket, Kind::NotRunning, Kind::StalePidFile]
     );
 }
+
+#[test]
+fn five_ends_in_a_minute_are_a_crash_loop() {
+    let mut w = World::new(service());
+    for pid in 50..55 {
+        w.start(pid);
+        w.pass(ms(1_000));
+        assert!(!w.opened().contains(&Kind::CrashLoop));
+        w.exit(pid, ExitStatus::Code(1));
+        w.pass(ms(500));
+        w.unlink(None);
+    }
+    assert!(w.open().contains(&Kind::CrashLoop));
+    w.start(60);
+    w.pass(ms(61_000));
+    assert_eq!(w.open(), []);
+}
+
+#[test]
+fn a_pid_file_of_an_instance_that_holds_nothing_is_a_mismatch() {
+    let mut w = World::new(Service {
+        max_instances: 2,
+        ..service()
+    });
+    w.start(50);
+    w.findings.clear();
+    w.exec(70);
+    w.write_pid_file(70);
+    w.pass(ms(31_000));
+    assert_eq!(w.open(), [Kind::PidFileMismatch]);
+    w.write_pid_file(50);
+    assert_eq!(w.open(), []);
+}

@@ -166,3 +166,21 @@ fn a_listener_in_flight_is_alive() {
     w.pass(ms(60_000));
     w.expect_nothing();
 }
+
+#[test]
+fn an_address_held_by_a_stranger_is_taken() {
+    let mut w = World::new(Service {
+        expected: false,
+        ..service()
+    });
+    w.exec_as(80, 1, "/usr/bin/other");
+    let ino = w.listen(80);
+    assert_eq!(w.open(), [Kind::AddressTaken]);
+    assert_eq!(
+        w.finding(Kind::AddressTaken).actor.as_ref().map(|a| a.id.pid),
+        Some(80)
+    );
+    w.unlink(Some(80));
+    w.close(ino);
+    assert_eq!(w.open(), []);
+}

@@ -1,0 +1,168 @@
+//! `probe doctor`: what this kernel offers, how each hook is attached and why, what cannot be seen.
+
+use std::io::{self, Write};
+
+use probe_user::report::CANNOT_SEE;
+use serde::Serialize;
+
+use crate::cli::Doctor;
+
+/// Everything that doctor prints.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+struct Report {
+    kernel: String,
+    /// What was looked for before anything was loaded.
+    facts: Vec<Fact>,
+    hooks: Vec<HookRow>,
+    /// Why nothing could be loaded at all.
+    problem: Option<String>,
+    /// What the tier never sees, whatever the kernel.
+    cannot_see: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Fact {
+    name: &'static str,
+    ok: bool,
+    value: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct HookRow {
+    hook: &'static str,
+    subject: &'static str,
+    attached: bool,
+    /// `None` where it is not attached.
+    tier: Option<&'static str>,
+    /// How it is attached, or would be.
+    by: String,
+    gives: &'static str,
+    /// Why it is not attached.
+    reason: Option<String>,
+}
+
+pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
+    let report = gather();
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, &report)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn gather() -> Report {
+    let read = |path| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    Report {
+        kernel: read("/proc/sys/kernel/osrelease"),
+        cannot_see: CANNOT_SEE.map(|(what, _)| what).to_vec(),
+        ..Report::default()
+    }
+}
+
+fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    writeln!(out, "kernel {}", report.kernel)?;
+    let width = report.facts.iter().map(|f| f.name.len()).max().unwrap_or(0);
+    for fact in &report.facts {
+        writeln!(out, "  {} {:width$}  {}", mark(fact.ok), fact.name, fact.value)?;
+    }
+    if let Some(problem) = &report.problem {
+        writeln!(out, "\nnothing could be loaded: {problem}")?;
+    }
+    if !report.hooks.is_empty() {
+        writeln!(out, "\nhooks")?;
+    }
+    let width = report.hooks.iter().map(|h| h.hook.len()).max().unwrap_or(0);
+    for h in &report.hooks {
+        write!(
+            out,
+            "  {} {:width$}  {:<10}  {}: {}",
+            mark(h.attached),
+            h.hook,
+            h.tier.unwrap_or("-"),
+            h.by,
+            h.gives
+        )?;
+        match &h.reason {
+            Some(reason) => writeln!(out, "; not attached: {reason}")?,
+            None => writeln!(out)?,
+        }
+    }
+    writeln!(out, "\nthis tier cannot see")?;
+    for what in &report.cannot_see {
+        writeln!(out, "  - {what}")?;
+    }
+    Ok(())
+}
+
+fn mark(ok: bool) -> &'static str {
+    if ok { "ok " } else { "no " }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_says_why() {
+        let hook = HookRow {
+            hook: "post_bind4",
+            subject: "inet_socket",
+            attached: false,
+            tier: None,
+            by: "cgroup socket hook".into(),
+            gives: "when UDP sockets are bound",
+            reason: Some("cgroup v2 is not mounted".into()),
+        };
+        let exit = HookRow {
+            hook: "exit",
+            attached: true,
+            tier: Some("tracepoint"),
+            by: "raw tracepoint sched_process_exit".into(),
+            gives: "the end of processes",
+            reason: None,
+            ..hook.clone()
+        };
+        let report = Report {
+            kernel: "6.18.0".into(),
+            facts: vec![
+                Fact {
+                    name: "BTF",
+                    ok: true,
+                    value: "/sys/kernel/btf/vmlinux".into(),
+                },
+                Fact {
+                    name: "cgroup v2",
+                    ok: false,
+                    value: "not mounted".into(),
+                },
+            ],
+            hooks: vec![exit, hook],
+            problem: None,
+            cannot_see: vec!["binds that fail"],
+        };
+        let mut out = Vec::new();
+        print(&mut out, &report).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "kernel 6.18.0
+  ok  BTF        /sys/kernel/btf/vmlinux
+  no  cgroup v2  not mounted
+
+hooks
+  ok  exit        tracepoint  raw tracepoint sched_process_exit: the end of processes
+  no  post_bind4  -           cgroup socket hook: when UDP sockets are bound; not attached: cgroup v2 is not mounted
+
+this tier cannot see
+  - binds that fail
+"
+        );
+    }
+}

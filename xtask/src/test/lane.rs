@@ -1,0 +1,157 @@
+//! The lanes, in the order in which they run: the quick ones first.
+
+use std::{fmt, fs, process::Command, time::Duration};
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use nix::unistd::geteuid;
+
+use super::{needs, tally::Tally};
+use crate::{build_ebpf, child, workspace};
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum Lane {
+    /// cargo fmt --check
+    Format,
+    /// cargo clippy, warnings are errors
+    Clippy,
+    /// Unit tests of all crates
+    Unit,
+    /// The eBPF object is built anew and compared
+    Ebpf,
+    /// Recorded traces give the expected findings
+    Replay,
+    /// Real daemons on the running kernel (needs root)
+    E2e,
+}
+
+/// The crate of the tests that need more than a compiler.
+const TESTS: &str = "probe-tests";
+/// The test that has its own lane.
+const REPLAY: &str = "replay";
+/// One after the other: the tests measure how soon a finding comes, and some load the whole machine.
+const E2E_THREADS: &str = "--test-threads=1";
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Format => "format",
+            Self::Clippy => "clippy",
+            Self::Unit => "unit",
+            Self::Ebpf => "ebpf",
+            Self::Replay => "replay",
+            Self::E2e => "e2e",
+        })
+    }
+}
+
+impl Lane {
+    /// Whether it counts tests, and a filter means something.
+    pub(crate) fn has_tests(self) -> bool {
+        matches!(self, Self::Unit | Self::Replay | Self::E2e)
+    }
+
+    /// Why it can't run here, where that is no failure.
+    pub(crate) fn cannot_run(self) -> Option<String> {
+        (self == Self::E2e && !geteuid().is_root())
+            .then(|| "it loads eBPF programs and needs root".to_owned())
+    }
+
+    /// For each child; a test has its own, shorter limits.
+    fn limit(self) -> Duration {
+        let minutes = match self {
+            Self::Format => 5,
+            Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
+            Self::E2e => 60,
+        };
+        Duration::from_secs(minutes * 60)
+    }
+
+    pub(crate) fn run(self, filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
+        let mut cargo = workspace::cargo();
+        match self {
+            Self::Format => {
+                needs::component("rustfmt", "fmt")?;
+                child::show(cargo.args(["fmt", "--all", "--check"]), self.limit())
+            }
+            Self::Clippy => {
+                needs::component("clippy", "clippy")?;
+                cargo.args([
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--all-features",
+                    "--",
+                    "-D",
+                    "warnings",
+                ]);
+                child::show(&mut cargo, self.limit())
+            }
+            Self::Unit => {
+                cargo
+                    .args(["test", "--no-fail-fast", "--workspace", "--exclude", TESTS])
+                    .args(filter);
+                self.tests(&mut cargo, tally)
+            }
+            Self::Ebpf => build_ebpf::run(&build_ebpf::Args {
+                check: true,
+                // Without root nothing can be installed: then it says what it could not do.
+                setup: geteuid().is_root(),
+            }),
+            Self::Replay => {
+                cargo
+                    .args(["test", "--package", TESTS, "--test", REPLAY])
+                    .args(filter);
+                self.tests(&mut cargo, tally)
+            }
+            Self::E2e => {
+                needs::packages()?;
+                child::show(
+                    workspace::cargo().args(["build", "--package", "probe-user"]),
+                    self.limit(),
+                )?;
+                cargo.args(["test", "--no-fail-fast", "--package", TESTS, "--lib", "--bins"]);
+                for name in e2e_tests()? {
+                    cargo.args(["--test", &name]);
+                }
+                cargo.args(filter).args(["--", E2E_THREADS]);
+                self.tests(&mut cargo, tally)
+            }
+        }
+    }
+
+    /// Runs tests, shows what they say, and counts them.
+    fn tests(self, cargo: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
+        println!("$ {}", child::describe(cargo));
+        let status = child::run(cargo, self.limit(), |line| {
+            child::print(line);
+            tally.add(Tally::parse(line).unwrap_or_default());
+        })?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    }
+}
+
+/// The names of the end-to-end tests: every file of tests/tests but the replay.
+fn e2e_tests() -> anyhow::Result<Vec<String>> {
+    let directory = workspace::root().join("tests/tests");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
+        let path = entry?.path();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if path.extension().is_some_and(|extension| extension == "rs") && name != REPLAY {
+            names.push(name);
+        }
+    }
+    names.sort();
+    ensure!(
+        !names.is_empty(),
+        "{} has no end-to-end test",
+        directory.display()
+    );
+    Ok(names)
+}

@@ -1,0 +1,68 @@
+//! What the lanes need of the machine.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, bail};
+
+use crate::{apt, child, workspace};
+
+/// Debian packages of the end-to-end tests, and what for.
+const PACKAGES: [(&str, &str); 7] = [
+    (
+        "redis-server",
+        "a real daemon with a UNIX socket, a TCP port and a PID file",
+    ),
+    (
+        "redis-tools",
+        "redis-benchmark makes load; redis-cli stops a daemon by a command",
+    ),
+    ("nginx-light", "a real daemon with a master, workers and reloads"),
+    ("lsof", "the tests show where it names the wrong process"),
+    ("psmisc", "fuser: likewise"),
+    ("procps", "the kill and ps that administrators use"),
+    ("python3", "small daemons in an interpreter"),
+];
+
+/// Makes sure of the packages of the end-to-end tests.
+///
+/// # Errors
+/// Names the packages and what each is for where they can't be installed.
+pub(crate) fn packages() -> anyhow::Result<()> {
+    let names = PACKAGES.map(|(name, _)| name);
+    let missing = apt::missing(&names);
+    apt::install(&missing).with_context(|| {
+        let lines = PACKAGES.iter().filter(|(name, _)| missing.contains(name));
+        let lines: Vec<_> = lines.map(|(name, reason)| format!("{name} ({reason})")).collect();
+        format!("the end-to-end tests need {}", lines.join(", "))
+    })
+}
+
+/// Makes sure of a part of the Rust toolchain that minimal installations lack, such as `clippy`.
+pub(crate) fn component(name: &str, subcommand: &str) -> anyhow::Result<()> {
+    let limit = Duration::from_secs(60);
+    if child::capture(workspace::cargo().args([subcommand, "--version"]), limit).is_ok() {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup
+        .args(["component", "add", name])
+        .current_dir(workspace::root());
+    if child::show(&mut rustup, Duration::from_secs(600)).is_err() {
+        bail!("`cargo {subcommand}` is missing: rustup component add {name}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_has_its_reason() {
+        assert!(
+            PACKAGES
+                .iter()
+                .all(|(name, reason)| !name.is_empty() && reason.len() > 10)
+        );
+    }
+}
