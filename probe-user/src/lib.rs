@@ -8,6 +8,7 @@ pub mod engine;
 pub mod event;
 pub mod kernel;
 pub mod report;
+
 pub mod signal;
 pub mod sources;
 pub mod trace;

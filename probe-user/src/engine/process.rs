@@ -384,6 +384,7 @@ impl Engine {
     fn end_member(&mut self, s: usize, process: &Process, status: ExitStatus, listeners: Option<&[u64]>) {
         let (at, seq) = (self.at, self.next_seq());
         let held = self.held_by(s, &process.id);
+        let known = self.known_sockets(s);
         let foreign_holder = self.others_hold(s, &process.id);
         let service = &mut self.services[s];
         let instance_asked = service
@@ -413,8 +414,9 @@ impl Engine {
             ExitStatus::Signal { signal, .. } => killer(&m, signal),
             _ => None,
         };
+        // The kernel counted them as the exit began, so a close that was told before the exit is the exit's own.
         let still_listening = match listeners {
-            Some(open) => held.iter().any(|inode| open.contains(inode)),
+            Some(open) => open.iter().any(|inode| known.contains(inode)),
             None => !held.is_empty(),
         };
         let clean_code = matches!(status, ExitStatus::Code(c) if service.decl.clean_exit.contains(&c));
@@ -504,6 +506,23 @@ impl Engine {
                     .values()
                     .filter(|e| e.is_held_by(id))
                     .map(|e| e.socket.inode)
+            })
+            .collect()
+    }
+
+    /// Inodes of all sockets of the service's addresses that are remembered, live or dead.
+    fn known_sockets(&self, s: usize) -> BTreeSet<u64> {
+        let ledgers = self.services[s]
+            .decl
+            .listen
+            .iter()
+            .filter_map(|a| self.addresses.get(a));
+        ledgers
+            .flat_map(|l| {
+                l.live
+                    .values()
+                    .map(|e| e.socket.inode)
+                    .chain(l.dead.iter().map(|d| d.inode))
             })
             .collect()
     }

@@ -54,37 +54,37 @@ fn events_told_again_change_nothing() {
 /// The socket's close may be told before its holder's exit, or after it.
 #[test]
 fn close_before_exit_is_the_same_as_after() {
-    let mut ends = Vec::new();
-    for close_first in [false, true] {
-        let mut w = World::new(service());
-        let ino = w.start(50);
-        w.pass(ms(100));
-        w.findings.clear();
-        w.signal(50, Signal::KILL, 99, crate::event::Disposition::Default);
-        if close_first {
-            // The exit had the socket open; only the telling is the other way round.
-            let process = w.processes.remove(&50).unwrap();
-            w.close(ino);
-            let status = ExitStatus::Signal {
-                signal: Signal::KILL,
-                core: false,
-            };
-            w.tell(What::Exit {
-                process,
-                status,
-                listeners: Some(vec![ino]),
-            });
-        } else {
-            w.exit(
-                50,
-                ExitStatus::Signal {
-                    signal: Signal::KILL,
-                    core: false,
-                },
-            );
-        }
-        w.pass(ms(5_000));
-        ends.push(w.open());
+    for status in [
+        ExitStatus::Signal {
+            signal: Signal::KILL,
+            core: false,
+        },
+        ExitStatus::Code(0),
+    ] {
+        assert_eq!(ends(status, false), ends(status, true), "{status:?}");
     }
-    assert_eq!(ends[0], ends[1]);
+}
+
+fn ends(status: ExitStatus, close_first: bool) -> Vec<Kind> {
+    let mut w = World::new(service());
+    let ino = w.start(50);
+    w.pass(ms(100));
+    w.findings.clear();
+    if status != ExitStatus::Code(0) {
+        w.signal(50, Signal::KILL, 99, crate::event::Disposition::Default);
+    }
+    if close_first {
+        // The exit had the socket open; only the telling is the other way round.
+        let process = w.processes.remove(&50).unwrap();
+        w.close(ino);
+        w.tell(What::Exit {
+            process,
+            status,
+            listeners: Some(vec![ino]),
+        });
+    } else {
+        w.exit(50, status);
+    }
+    w.pass(ms(5_000));
+    w.open()
 }
