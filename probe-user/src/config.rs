@@ -1,8 +1,10 @@
 //! What the user declares. Reading files, errors with places and hints: `config/load.rs`.
 
 pub mod check;
+mod heal;
 mod hook;
 pub mod load;
+mod netns;
 mod place;
 mod probe;
 mod service;
@@ -14,9 +16,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    heal::{Backoff, CrashLoop, Heal},
     hook::{After, Hook, WebhookFormat},
+    netns::Netns,
     probe::{Probe, Retention, Size, TierChoice, Timeouts},
-    service::{Backoff, CrashLoop, Heal, Heartbeat, KeepInstance, Netns, Service, Signals},
+    service::{Heartbeat, KeepInstance, Service, Signals},
     span::Span,
 };
 

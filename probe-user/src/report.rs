@@ -15,7 +15,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 pub use self::{
     filter::{Filter, KindName, LineType},
-    watching::{CANNOT_SEE, Watching, tracepoint_tier},
+    watching::{BlindSpot, CANNOT_SEE, Watching, tracepoint_tier},
 };
 use crate::{clock::Nanos, engine::finding::Effect};
 

@@ -1,9 +1,10 @@
 //! A `[[service]]` table.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::{CrashLoop, Heal, Netns};
 use crate::{address::Address, signal::Signal};
 
 /// What belongs together: processes, addresses, a PID file, and what is expected of them.
@@ -127,134 +128,6 @@ pub struct Heartbeat {
     pub journal: Option<String>,
     #[serde(default = "stale_after", with = "super::span")]
     pub stale_after: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CrashLoop {
-    /// How many generations within `window` make a loop.
-    pub restarts: u32,
-    #[serde(with = "super::span")]
-    pub window: Duration,
-}
-
-impl Default for CrashLoop {
-    fn default() -> Self {
-        Self {
-            restarts: 5,
-            window: Duration::from_secs(60),
-        }
-    }
-}
-
-/// What probe may do about a service that does not run. Nothing, unless it is declared.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Heal {
-    /// Clean up before a restart.
-    pub reclaim: bool,
-    /// A program and its arguments; no shell reads them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub restart: Option<Vec<String>>,
-    pub backoff: Backoff,
-    /// After so many restarts in a row that did not help; never, unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub give_up_after: Option<u32>,
-}
-
-/// The pause before the first restart in a row, and the longest: `"1s..60s"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    pub first: Duration,
-    pub longest: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self {
-            first: Duration::from_secs(1),
-            longest: Duration::from_secs(60),
-        }
-    }
-}
-
-impl FromStr for Backoff {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no range of pauses; expected for example \"1s..60s\"");
-        let (first, longest) = text.split_once("..").ok_or_else(wrong)?;
-        let parse = |part: &str| {
-            humantime::parse_duration(part.trim())
-                .ok()
-                .filter(|d| !d.is_zero())
-                .ok_or_else(wrong)
-        };
-        let (first, longest) = (parse(first)?, parse(longest)?);
-        if first > longest {
-            Err(wrong())
-        } else {
-            Ok(Self { first, longest })
-        }
-    }
-}
-
-impl fmt::Display for Backoff {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}..{}",
-            humantime::format_duration(self.first),
-            humantime::format_duration(self.longest)
-        )
-    }
-}
-
-impl Serialize for Backoff {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Backoff {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// The network namespace that the addresses are in.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Netns {
-    #[default]
-    Host,
-    /// The main process's.
-    Main,
-    /// A file that stands for one, as in `/run/netns`.
-    Path(String),
-}
-
-impl Serialize for Netns {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(match self {
-            Self::Host => "host",
-            Self::Main => "main",
-            Self::Path(path) => path,
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Netns {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        match text.as_str() {
-            "host" => Ok(Self::Host),
-            "main" => Ok(Self::Main),
-            path if path.starts_with('/') => Ok(Self::Path(text)),
-            _ => Err(serde::de::Error::custom(format!(
-                "{text:?} is no network namespace; expected \"host\", \"main\" or the absolute path of one"
-            ))),
-        }
-    }
 }
 
 fn yes() -> bool {

@@ -59,30 +59,37 @@ impl<'i> Tree<'i> {
         toml::Table::deserialize(Deserializer::from(Spanned::new(span, found))).unwrap_or_default()
     }
 
-    /// An error in an item of a list has the list's place. The item is the one that gives the same error when alone.
+    /// An error in an item of a list has the list's place. The item is the last one of the shortest beginning of the list
+    /// that gives the same error.
     fn item_to_blame(&self, mut path: Vec<Step>, error: &toml::de::Error) -> Vec<Step> {
         let mut trial = Self(self.0.clone());
         let Some(Place::Array(list)) = trial.get_mut(&path) else {
             return path;
         };
-        let items = std::mem::replace(list, DeArray::new());
-        let fails = |trial: &Self| {
+        let items = list.to_vec();
+        let mut fails_with = |len: usize| {
+            if let Some(Place::Array(list)) = trial.get_mut(&path) {
+                *list = DeArray::new();
+                items[..len].iter().for_each(|item| list.push(item.clone()));
+            }
             let result = Config::deserialize(Deserializer::from(trial.0.clone()));
             result.is_err_and(|e| e.span() == error.span() && e.message() == error.message())
         };
         // An error that stays when the list is empty is about the list.
-        if fails(&trial) {
+        if fails_with(0) {
             return path;
         }
-        for (i, item) in items.iter().enumerate() {
-            if let Some(Place::Array(list)) = trial.get_mut(&path) {
-                *list = DeArray::new();
-                list.push(item.clone());
-            }
-            if fails(&trial) {
-                path.push(Step::Index(i));
-                break;
-            }
+        let (mut passes, mut fails) = (0, items.len());
+        while passes + 1 < fails {
+            let middle = passes.midpoint(fails);
+            *if fails_with(middle) {
+                &mut fails
+            } else {
+                &mut passes
+            } = middle;
+        }
+        if fails > 0 {
+            path.push(Step::Index(fails - 1));
         }
         path
     }

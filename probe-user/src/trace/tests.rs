@@ -216,3 +216,12 @@ fn a_file_is_emptied_private_and_no_link() {
     assert!(matches!(Reader::open(&dir), Err(TraceError::NotAFile { .. })));
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn the_example_of_the_manual_is_an_event() {
+    let manual = include_str!("../../../docs/trace-format.md");
+    let line = manual.lines().find(|l| l.starts_with("{\"now\"")).unwrap();
+    let entry: Entry = serde_json::from_str(line).unwrap();
+    assert_eq!(entry.event.what, What::SocketClosed { inode: 4711 });
+    assert_eq!(serde_json::to_string(&entry).unwrap(), line);
+}

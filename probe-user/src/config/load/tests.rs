@@ -303,3 +303,45 @@ fn what_is_no_file_of_a_sensible_size_is_refused() {
         Config::default()
     );
 }
+
+#[test]
+fn a_list_of_thousands_is_searched_quickly() {
+    let addresses: Vec<String> = (0..20_000)
+        .map(|i| format!("\"tcp:{}\"", 1 + i % 70_000))
+        .collect();
+    let text = format!(
+        "[[service]]\nname = \"a\"\nlisten = [\n{},\n\"tcp:0\"]\n",
+        addresses.join(",\n")
+    );
+    let error = parse_one(&text).unwrap_err();
+    assert!(
+        error.starts_with("p.toml:20004:1: \"tcp:0\" is no address"),
+        "{error}"
+    );
+}
+
+#[test]
+fn no_damage_to_a_file_is_more_than_an_error() {
+    let text = include_str!("design.toml");
+    for at in (0..text.len()).step_by(11) {
+        let (before, after) = text.split_at(at);
+        for damaged in [
+            before.to_owned(),
+            format!("{before}{}", &after[1..]),
+            format!("{before}[{after}"),
+            format!("{before}\u{e9}{after}"),
+        ] {
+            if let Err(error) = parse_one(&damaged) {
+                assert!(error.starts_with("p.toml:"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_example_of_the_readme_is_a_configuration() {
+    let readme = include_str!("../../../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let config = parse_one(rest.split_once("```").unwrap().0).unwrap();
+    assert_eq!(config.services[0].name, "redis");
+}
