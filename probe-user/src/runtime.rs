@@ -201,7 +201,7 @@ impl Runtime {
         if let Some(e) = self.trace_error.take() {
             return Err(e);
         }
-        self.trace.as_mut().map_or(Ok(()), trace::Writer::flush)
+        self.trace.take().map_or(Ok(()), trace::Writer::finish)
     }
 
     fn count_losses(&mut self, sink: &mut Sink<'_>) {
@@ -274,7 +274,7 @@ impl Runtime {
     fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
         let now = clock::now();
         if let Some(trace) = &mut self.trace
-            && let Err(e) = trace.event(&event, now)
+            && let Err(e) = trace.write(now, &event)
         {
             tracing::error!("recording stops: {e}");
             self.trace_error = Some(e);
@@ -289,6 +289,7 @@ impl Runtime {
                 Effect::ReadPidFile(path) => {
                     self.read_pid_files.insert(path);
                 }
+                Effect::Look(_) => {}
                 Effect::Supervise(id, start) => {
                     if let Err(e) = self.kernel.supervise(id, start) {
                         tracing::warn!("process {} cannot be followed: {e}", id.pid);
@@ -339,9 +340,8 @@ impl Runtime {
     fn follow_sockets(&mut self, state: &AddressState) {
         for socket in &state.sockets {
             match &state.address {
-                Address::Udp(_) => self.kernel.track_cookie(socket.id),
-                // The kernel reports the end of a TCP listener by its port.
-                Address::Tcp(_) => {}
+                // The kernel reports their ends by the port.
+                Address::Tcp(_) | Address::Udp(_) => {}
                 Address::Unix(_) | Address::Abstract(_) => {
                     let mut watched = socket.holders.is_empty();
                     for h in &socket.holders {

@@ -11,29 +11,29 @@ use anyhow::{Context, bail};
 use probe_user::{
     clock,
     config::{Config, load},
-    discover,
     engine::Effect,
-    kernel::{Kernel, LoadOptions},
-    report::{Reporter, watching},
+    kernel::{Kernel, LoadOptions, LogLevel},
+    report::{Reporter, Watching as WatchingLine, tracepoint_tier},
     runtime::{Runtime, exe_ids},
-    sources::observer::Observer,
+    sources::observer::{KernelTables, Observer},
     trace,
 };
 use tokio::{io::unix::AsyncFd, signal::unix::SignalKind, time::sleep};
 
-use crate::cli::Watch;
+use crate::cli::{BpfLog, Watch};
 
 pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
     // What is declared wrongly is said before anything is loaded.
     let declared = declared(args)?;
-    let mut kernel = Kernel::load(&LoadOptions { bpf_log: args.bpf_log.map(Into::into), ..LoadOptions::default() })?;
-    let mut observer = Observer::new(kernel.iterators())?;
+    let mut kernel = Kernel::load(&LoadOptions { bpf_log: args.bpf_log.map(log_level), ..LoadOptions::default() })?;
+    let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
+    let observer = Observer::new(tables)?;
     let mut config = match declared {
         Some(config) => config,
         None => Config::default(),
     };
-    if args.discovers(&config) {
-        discover::add(&mut config, &mut observer).context("cannot discover what runs here")?;
+    if args.discover || config.services.is_empty() {
+        bail!("discovery is not there yet");
     }
     select(&mut config, &args.services)?;
     let exes = exe_ids(&config);
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
                 epoch: epoch.clone(),
                 wall_offset_ns,
                 kernel: kernel.facts().release.clone(),
-                tier: kernel.plan().tiers(),
+                tier: tracepoint_tier(),
                 config: config.clone(),
                 exes: exes.clone(),
             };
@@ -83,6 +83,16 @@ fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
         config.get_or_insert_default().services.push(service);
     }
     Ok(config)
+}
+
+fn log_level(level: BpfLog) -> LogLevel {
+    match level {
+        BpfLog::Error => LogLevel::Error,
+        BpfLog::Warn => LogLevel::Warn,
+        BpfLog::Info => LogLevel::Info,
+        BpfLog::Debug => LogLevel::Debug,
+        BpfLog::Trace => LogLevel::Trace,
+    }
 }
 
 /// Keeps the services of these names.
@@ -148,9 +158,8 @@ impl Watching {
         };
         let mut first = Vec::new();
         self.runtime.begin(&mut |e| first.push(e.clone()));
-        let tiers = self.runtime.kernel().plan().tiers();
         for (service, main) in config.services.iter().zip(self.runtime.mains()) {
-            let line = watching::watching(service, main, &tiers);
+            let line = WatchingLine::on_tracepoints(service, main);
             self.out.reporter.watching(&mut self.out.out, &line)?;
         }
         for effect in &first {

@@ -28,6 +28,7 @@ use crate::{
     clock,
     config::Config,
     event::{AddressState, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
+    kernel::Iterators,
 };
 
 /// How often a look is repeated that something moved under.
@@ -47,6 +48,18 @@ pub trait ProcessLister {
 /// What the kernel's iterators offer.
 pub trait KernelTables: HolderFinder + ProcessLister + Send {}
 impl<T: HolderFinder + ProcessLister + Send> KernelTables for T {}
+
+impl HolderFinder for Iterators {
+    fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
+        Self::holders(self, inodes)
+    }
+}
+
+impl ProcessLister for Iterators {
+    fn processes(&mut self) -> io::Result<Vec<Process>> {
+        self.tasks()
+    }
+}
 
 /// Looks at addresses, PID files and processes. Remembers per address which sockets it has seen there, and who held them.
 pub struct Observer {

@@ -161,6 +161,7 @@ pub(super) fn unix_socket(socket: &UnixSocket) -> Socket {
         ip: None,
         queue: socket.queue,
         backlog: socket.backlog,
+        head: None,
         holders: Vec::new(),
         holders_known: false,
     }
@@ -187,6 +188,7 @@ pub(super) fn inet_socket(socket: &InetSocket) -> Socket {
         ip: Some(socket.ip),
         queue: socket.queue,
         backlog: socket.backlog,
+        head: None,
         holders: Vec::new(),
         holders_known: false,
     }
