@@ -74,7 +74,8 @@ pub struct Runtime {
 /// The identity of each declared executable, for the engine and the trace. A missing file is left out: it may come.
 pub fn exe_ids(config: &Config) -> BTreeMap<String, FileId> {
     let exes = config.services.iter().filter_map(|s| s.exe.as_ref());
-    exes.filter_map(|e| Some((e.clone(), path::file_id(e.as_ref()).ok()?))).collect()
+    exes.filter_map(|e| Some((e.clone(), path::file_id(e.as_ref()).ok()?)))
+        .collect()
 }
 
 /// What the kernel must report for this configuration.
@@ -221,15 +222,26 @@ impl Runtime {
                 let actor = pid.and_then(|pid| who(kernel, pid));
                 if let Some(address) = sockets.get(&path) {
                     let address = address.clone();
-                    queue.push_back(observed(What::Path { address, change, actor: actor.clone() }));
+                    queue.push_back(observed(What::Path {
+                        address,
+                        change,
+                        actor: actor.clone(),
+                    }));
                 }
                 if let Some(path) = pid_files.get(&path) {
-                    queue.push_back(observed(What::PidFilePath { path: path.clone(), change, actor }));
+                    queue.push_back(observed(What::PidFilePath {
+                        path: path.clone(),
+                        change,
+                        actor,
+                    }));
                 }
             }
             DirectoryEvent::Appeared { path } => appeared.push(path),
             DirectoryEvent::Overflow => {
-                queue.push_back(observed(What::Lost { source: "directory notifications".into(), count: 1 }));
+                queue.push_back(observed(What::Lost {
+                    source: "directory notifications".into(),
+                    count: 1,
+                }));
             }
         });
         for path in appeared {
@@ -240,7 +252,10 @@ impl Runtime {
         self.closes.drain(|closed| {
             queue.push_back(observed(match closed {
                 Closed::Socket(inode) => What::SocketClosed { inode },
-                Closed::Overflow => What::Lost { source: "close notifications".into(), count: 1 },
+                Closed::Overflow => What::Lost {
+                    source: "close notifications".into(),
+                    count: 1,
+                },
             }));
         });
     }
@@ -257,7 +272,11 @@ impl Runtime {
             } else if let Some(path) = self.read_pid_files.pop_first() {
                 let at = clock::now();
                 let state = pid_file::read(path.as_ref());
-                self.queue.push_back(Event { at, time_source: TimeSource::Observed, what: What::PidFile(state) });
+                self.queue.push_back(Event {
+                    at,
+                    time_source: TimeSource::Observed,
+                    what: What::PidFile(state),
+                });
             } else if let Some(reason) = self.resync.take() {
                 rounds += 1;
                 if rounds > RESYNC_ROUNDS {
@@ -293,7 +312,10 @@ impl Runtime {
                 Effect::Supervise(id, start) => {
                     if let Err(e) = self.kernel.supervise(id, start) {
                         tracing::warn!("process {} cannot be followed: {e}", id.pid);
-                        self.queue.push_back(observed(What::Lost { source: "supervised".into(), count: 1 }));
+                        self.queue.push_back(observed(What::Lost {
+                            source: "supervised".into(),
+                            count: 1,
+                        }));
                     }
                 }
                 Effect::Forget(id) => {
@@ -315,7 +337,11 @@ impl Runtime {
         let at = clock::now();
         let state = self.observer.address(address);
         self.follow_sockets(&state);
-        self.queue.push_back(Event { at, time_source: TimeSource::Observed, what: What::Address(state) });
+        self.queue.push_back(Event {
+            at,
+            time_source: TimeSource::Observed,
+            what: What::Address(state),
+        });
     }
 
     fn look_at_all(&mut self, reason: SnapshotReason) {
@@ -333,7 +359,11 @@ impl Runtime {
             self.follow_sockets(state);
         }
         let at = snapshot.began;
-        self.queue.push_back(Event { at, time_source: TimeSource::Observed, what: What::Snapshot(snapshot) });
+        self.queue.push_back(Event {
+            at,
+            time_source: TimeSource::Observed,
+            what: What::Snapshot(snapshot),
+        });
     }
 
     /// Watches for the last close of every live socket of a declared address.
@@ -354,7 +384,10 @@ impl Runtime {
                             // does, the holders have changed: look again.
                             Err(CloseWatchError::AlreadyClosed { .. }) => {}
                             Err(e) => {
-                                tracing::warn!("the close of a socket of {} may be noticed late: {e}", state.address);
+                                tracing::warn!(
+                                    "the close of a socket of {} may be noticed late: {e}",
+                                    state.address
+                                );
                                 watched = true;
                                 break;
                             }
@@ -371,7 +404,11 @@ impl Runtime {
 
 /// What probe noticed itself, now.
 fn observed(what: What) -> Event {
-    Event { at: clock::now(), time_source: TimeSource::Observed, what }
+    Event {
+        at: clock::now(),
+        time_source: TimeSource::Observed,
+        what,
+    }
 }
 
 /// Who a pid is or was: the living from `/proc`, the dead from the kernel's memory of them.
@@ -411,7 +448,8 @@ fn complete_process(p: &mut Process) {
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("engine", &self.engine).finish_non_exhaustive()
+        f.debug_struct("Runtime")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
-

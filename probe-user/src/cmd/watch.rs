@@ -25,7 +25,10 @@ use crate::cli::{BpfLog, Watch};
 pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
     // What is declared wrongly is said before anything is loaded.
     let declared = declared(args)?;
-    let mut kernel = Kernel::load(&LoadOptions { bpf_log: args.bpf_log.map(log_level), ..LoadOptions::default() })?;
+    let mut kernel = Kernel::load(&LoadOptions {
+        bpf_log: args.bpf_log.map(log_level),
+        ..LoadOptions::default()
+    })?;
     let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
     let observer = Observer::new(tables)?;
     let mut config = match declared {
@@ -61,9 +64,15 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
     let runtime = Runtime::new(config.clone(), &exes, kernel, observer, trace)?;
     let mut watch = Watching {
         runtime,
-        out: Output { reporter, out: BufWriter::new(io::stdout().lock()), error: None },
+        out: Output {
+            reporter,
+            out: BufWriter::new(io::stdout().lock()),
+            error: None,
+        },
     };
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let result = tokio.block_on(watch.follow(&config, args.duration, log));
     watch.runtime.finish().context("the recording is not whole")?;
     result
@@ -75,7 +84,10 @@ fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
     if args.config.is_none()
         && let Some(service) = by_options
     {
-        return Ok(Some(Config { services: vec![service], ..Config::default() }));
+        return Ok(Some(Config {
+            services: vec![service],
+            ..Config::default()
+        }));
     }
     let loaded = load::load(args.config.as_deref(), Path::new(load::DIRECTORY))?;
     let mut config = loaded.map(|l| l.config);
@@ -103,7 +115,8 @@ fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
     for name in names {
         if !config.services.iter().any(|s| s.name == *name) {
             let known: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
-            let hint = load::nearest(name, &known).map_or(String::new(), |n| format!("; did you mean {n:?}?"));
+            let hint =
+                load::nearest(name, &known).map_or(String::new(), |n| format!("; did you mean {n:?}?"));
             bail!("no service is named {name:?}{hint}");
         }
     }
