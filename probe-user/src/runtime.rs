@@ -20,6 +20,7 @@ use crate::{
     sources::{
         close_watch::{CloseWatch, CloseWatchError, Closed},
         directory_watch::{DirectoryEvent, DirectoryWatch},
+        file_watch::{FileEvent, FileWatch},
         observer::Observer,
         path, pid_file, process,
     },
@@ -42,6 +43,8 @@ pub enum RuntimeError {
     NoRing,
     #[error("directories cannot be watched: {0}")]
     Directories(std::io::Error),
+    #[error("files cannot be watched (inotify): {0}")]
+    Files(std::io::Error),
     #[error("sockets cannot be watched (inotify): {0}")]
     Closes(std::io::Error),
 }
@@ -57,6 +60,7 @@ pub struct Runtime {
     observer: Observer,
     closes: CloseWatch,
     directories: DirectoryWatch,
+    files: FileWatch,
     /// Declared paths by what they are.
     sockets: BTreeMap<PathBuf, Address>,
     pid_files: BTreeMap<PathBuf, String>,
@@ -125,6 +129,7 @@ impl Runtime {
             observer,
             closes: CloseWatch::new().map_err(RuntimeError::Closes)?,
             directories,
+            files: FileWatch::new().map_err(RuntimeError::Files)?,
             sockets,
             pid_files,
             trace,
@@ -139,15 +144,25 @@ impl Runtime {
 
     /// Takes the first snapshot, and then what happened since the programs were attached.
     pub fn begin(&mut self, sink: &mut Sink<'_>) {
+        for path in self.pid_files.values() {
+            if let Err(e) = self.files.watch(path.as_ref()) {
+                tracing::warn!("changes of {path} may be noticed late: {e}");
+            }
+        }
         self.resync = Some(SnapshotReason::Start);
         self.run(sink);
         self.drain(sink);
     }
 
     /// File descriptors whose readiness means [`Runtime::drain`].
-    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
+    pub fn fds(&self) -> [BorrowedFd<'_>; 4] {
         use std::os::fd::AsFd;
-        [self.ring.as_fd(), self.closes.as_fd(), self.directories.as_fd()]
+        [
+            self.ring.as_fd(),
+            self.closes.as_fd(),
+            self.directories.as_fd(),
+            self.files.as_fd(),
+        ]
     }
 
     pub fn deadline(&self) -> Option<Nanos> {
@@ -248,6 +263,18 @@ impl Runtime {
             self.settle.extend(self.sockets.get(&path).cloned());
             self.read_pid_files.extend(self.pid_files.get(&path).cloned());
         }
+        let pid_files = &mut self.read_pid_files;
+        let mut lost = 0;
+        self.files.drain(|event| match event {
+            FileEvent::Written(path) => pid_files.extend(self.pid_files.get(&path).cloned()),
+            FileEvent::Overflow => lost += 1,
+        });
+        if lost > 0 {
+            self.queue.push_back(observed(What::Lost {
+                source: "file notifications".into(),
+                count: lost,
+            }));
+        }
         let queue = &mut self.queue;
         self.closes.drain(|closed| {
             queue.push_back(observed(match closed {
@@ -270,6 +297,10 @@ impl Runtime {
             if let Some(address) = self.settle.pop_first() {
                 self.look_at(&address);
             } else if let Some(path) = self.read_pid_files.pop_first() {
+                // Watched first: what is written after this reading is told.
+                if let Err(e) = self.files.watch(path.as_ref()) {
+                    tracing::warn!("changes of {path} may be noticed late: {e}");
+                }
                 let at = clock::now();
                 let state = pid_file::read(path.as_ref());
                 self.queue.push_back(Event {

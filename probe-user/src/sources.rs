@@ -3,6 +3,7 @@
 
 pub mod close_watch;
 pub mod directory_watch;
+pub mod file_watch;
 pub mod observer;
 pub mod path;
 pub mod pid_file;

@@ -163,8 +163,9 @@ impl Watching {
         let mut hup = tokio::signal::unix::signal(SignalKind::hangup())?;
         // The descriptors are registered twice over: tokio must not own what the runtime reads.
         let fds = self.runtime.fds().map(|fd| fd.try_clone_to_owned());
-        let [ring, closes, directories] = fds;
-        let (ring, closes, directories) = (register(ring?)?, register(closes?)?, register(directories?)?);
+        let [ring, closes, directories, files] = fds;
+        let (ring, closes) = (register(ring?)?, register(closes?)?);
+        let (directories, files) = (register(directories?)?, register(files?)?);
         let log_fd = match &log {
             Some(l) => Some(register(std::os::fd::AsFd::as_fd(l).try_clone_to_owned()?)?),
             None => None,
@@ -212,6 +213,10 @@ impl Watching {
                     self.runtime.drain(&mut sink);
                 }
                 ready = directories.readable() => {
+                    ready?.clear_ready();
+                    self.runtime.drain(&mut sink);
+                }
+                ready = files.readable() => {
                     ready?.clear_ready();
                     self.runtime.drain(&mut sink);
                 }

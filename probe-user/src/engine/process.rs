@@ -488,6 +488,19 @@ impl Engine {
             summary,
         );
         self.qualify(s);
+        let next = self.services[s].main_member().map(|m| m.process.clone());
+        if let (true, EndKind::Handover, Some(next)) = (was_main, kind, next) {
+            let summary = format!("{} goes on for {}", describe(&next), process.id.pid);
+            self.show(
+                s,
+                EventKind::Handover,
+                None,
+                Some(&next),
+                None,
+                json!({ "from": process.id.pid }),
+                summary,
+            );
+        }
         let service = &mut self.services[s];
         if service.members.is_empty() && service.down.is_none() {
             service.down = Some((at, seq));
