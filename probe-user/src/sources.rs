@@ -3,6 +3,7 @@
 
 pub mod close_watch;
 pub mod directory_watch;
+pub mod namespace;
 pub mod observer;
 pub mod path;
 pub mod pid_file;

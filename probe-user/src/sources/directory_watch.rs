@@ -36,7 +36,11 @@ const DRAINS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DirectoryEvent {
     /// Something happened to a declared name. `pid`: who did it, a thread group id; it may have ended.
-    Name { path: PathBuf, change: PathChange, pid: Option<u32> },
+    Name {
+        path: PathBuf,
+        change: PathChange,
+        pid: Option<u32>,
+    },
     /// The directory of a declared path appeared, went or was replaced: the state of the path may be another.
     Appeared { path: PathBuf },
     /// The kernel dropped events.
@@ -108,7 +112,14 @@ impl DirectoryWatch {
             epoll.add(fanotify, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
         }
         let (paths, marks, failures) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { fanotify, inotify, epoll, paths, marks, failures })
+        Ok(Self {
+            fanotify,
+            inotify,
+            epoll,
+            paths,
+            marks,
+            failures,
+        })
     }
 
     /// Watches an absolute path, whether it exists or not. What happened to it before is for the caller to look at,
@@ -126,7 +137,11 @@ impl DirectoryWatch {
     }
 
     pub fn mode(&self) -> Mode {
-        let by_inotify = self.marks.values().filter(|m| matches!(m, Mark::Inotify(_))).count();
+        let by_inotify = self
+            .marks
+            .values()
+            .filter(|m| matches!(m, Mark::Inotify(_)))
+            .count();
         match (&self.fanotify, by_inotify) {
             (None, _) => Mode::Inotify,
             (Some(_), 0) => Mode::Fanotify,
@@ -183,13 +198,25 @@ impl DirectoryWatch {
             }
         };
         let mut structure = false;
-        for directory in self.marks.iter().filter(|(_, m)| **m == mark).map(|(directory, _)| directory) {
+        for directory in self
+            .marks
+            .iter()
+            .filter(|(_, m)| **m == mark)
+            .map(|(directory, _)| directory)
+        {
             let path = directory.join(&name);
             if self.paths.contains(&path) {
-                f(DirectoryEvent::Name { path: path.clone(), change, pid });
+                f(DirectoryEvent::Name {
+                    path: path.clone(),
+                    change,
+                    pid,
+                });
             }
             // Declared names below it stand right behind it in the order.
-            structure |= self.paths.iter().any(|declared| declared.starts_with(&path) && *declared != path);
+            structure |= self
+                .paths
+                .iter()
+                .any(|declared| declared.starts_with(&path) && *declared != path);
         }
         structure
     }
@@ -214,7 +241,12 @@ impl DirectoryWatch {
         for _ in 0..ROUNDS {
             let wanted = wanted(&self.paths);
             let mut changed = false;
-            let unwanted: Vec<PathBuf> = self.marks.keys().filter(|d| !wanted.contains(*d)).cloned().collect();
+            let unwanted: Vec<PathBuf> = self
+                .marks
+                .keys()
+                .filter(|d| !wanted.contains(*d))
+                .cloned()
+                .collect();
             for directory in unwanted {
                 self.unmark(&directory);
             }
@@ -258,7 +290,9 @@ impl DirectoryWatch {
     }
 
     fn unmark(&mut self, name: &Path) {
-        let Some(mark) = self.marks.remove(name) else { return };
+        let Some(mark) = self.marks.remove(name) else {
+            return;
+        };
         if self.marks.values().any(|m| *m == mark) {
             return;
         }
@@ -302,7 +336,8 @@ fn open(directory: &Path) -> io::Result<File> {
 fn file_name(bytes: &[u8]) -> Option<OsString> {
     use std::os::unix::ffi::OsStrExt;
     let bytes = &bytes[..bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len())];
-    (!bytes.is_empty() && bytes != b"." && !bytes.contains(&b'/')).then(|| OsStr::from_bytes(bytes).to_owned())
+    (!bytes.is_empty() && bytes != b"." && !bytes.contains(&b'/'))
+        .then(|| OsStr::from_bytes(bytes).to_owned())
 }
 
 #[cfg(test)]

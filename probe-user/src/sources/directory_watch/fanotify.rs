@@ -45,14 +45,19 @@ impl Fanotify {
         // nix has no name for these two.
         let names = InitFlags::from_bits_retain(libc::FAN_REPORT_DIR_FID | libc::FAN_REPORT_NAME);
         let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK | names;
-        let group = nix::sys::fanotify::Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?;
+        let group =
+            nix::sys::fanotify::Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?;
         let mask = MaskFlags::FAN_CREATE
             | MaskFlags::FAN_DELETE
             | MaskFlags::FAN_RENAME
             | MaskFlags::FAN_DELETE_SELF
             | MaskFlags::FAN_MOVE_SELF
             | MaskFlags::FAN_ONDIR;
-        Ok(Self { group, mask, buffer: vec![0; BUFFER] })
+        Ok(Self {
+            group,
+            mask,
+            buffer: vec![0; BUFFER],
+        })
     }
 
     /// Marks a directory; doing so again changes nothing.
@@ -61,7 +66,10 @@ impl Fanotify {
     /// Where its file system gives no handles, or the kernel refuses the mark.
     pub(super) fn mark(&mut self, directory: &File) -> io::Result<Handle> {
         let handle = handle_of(directory)?;
-        let add = |mask| self.group.mark(MarkFlags::FAN_MARK_ADD, mask, directory, None::<&CStr>);
+        let add = |mask| {
+            self.group
+                .mark(MarkFlags::FAN_MARK_ADD, mask, directory, None::<&CStr>)
+        };
         match add(self.mask) {
             Ok(()) => Ok(handle),
             // FAN_RENAME came with Linux 5.17; before, a rename is two events.
@@ -78,7 +86,9 @@ impl Fanotify {
     /// Takes the mark away if `directory` still is what was marked.
     pub(super) fn unmark(&mut self, directory: &File, handle: &Handle) {
         if handle_of(directory).is_ok_and(|now| now == *handle) {
-            let _ = self.group.mark(MarkFlags::FAN_MARK_REMOVE, self.mask, directory, None::<&CStr>);
+            let _ = self
+                .group
+                .mark(MarkFlags::FAN_MARK_REMOVE, self.mask, directory, None::<&CStr>);
         }
     }
 
@@ -175,7 +185,13 @@ fn event(mask: u64, pid: Option<u32>, mut records: &[u8], f: &mut impl FnMut(Que
             kind: fid.handle_kind.get(),
             bytes: handle.to_vec(),
         };
-        let mut tell = |what| f(Queued::Change(Change { mark: Mark::Fanotify(handle.clone()), what, pid }));
+        let mut tell = |what| {
+            f(Queued::Change(Change {
+                mark: Mark::Fanotify(handle.clone()),
+                what,
+                pid,
+            }))
+        };
         let Some(name) = file_name(name) else {
             // The name is `.`: the directory itself.
             if mask & libc::FAN_DELETE_SELF != 0 {
@@ -222,12 +238,20 @@ fn handle_of(directory: &File) -> io::Result<Handle> {
     let statfs = rustix::fs::fstatfs(directory)?;
     // SAFETY: the kernel's type of the id is two 32-bit words, whatever a library calls its members; both types have
     // 8 bytes, which transmute checks, and every bit pattern is a byte array.
-    let file_system = unsafe { std::mem::transmute::<_, [u8; 8]>(statfs.f_fsid) };
-    Ok(Handle { file_system, kind, bytes })
+    let file_system = unsafe { std::mem::transmute::<rustix::fs::Fsid, [u8; 8]>(statfs.f_fsid) };
+    Ok(Handle {
+        file_system,
+        kind,
+        bytes,
+    })
 }
 
 fn raw_handle(directory: &File, flags: i32) -> io::Result<(Vec<u8>, u32)> {
-    let mut raw = RawHandle { bytes: HANDLE_BYTES as u32, kind: 0, handle: [0; HANDLE_BYTES] };
+    let mut raw = RawHandle {
+        bytes: HANDLE_BYTES as u32,
+        kind: 0,
+        handle: [0; HANDLE_BYTES],
+    };
     let mut mount = 0;
     // SAFETY: the path is a C string; `raw` has the layout of a file_handle with as many bytes behind it as it says.
     let result = unsafe {

@@ -20,7 +20,9 @@ pub(super) struct Inotify(nix::sys::inotify::Inotify);
 
 impl Inotify {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(nix::sys::inotify::Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?))
+        Ok(Self(nix::sys::inotify::Inotify::init(
+            InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC,
+        )?))
     }
 
     /// Marks a directory; the same one gives the same watch.
@@ -46,14 +48,24 @@ impl Inotify {
                     f(Queued::Overflow);
                     continue;
                 }
-                let mut tell =
-                    |what| f(Queued::Change(Change { mark: Mark::Inotify(event.wd), what, pid: None }));
-                if event.mask.intersects(AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_IGNORED) {
+                let mut tell = |what| {
+                    f(Queued::Change(Change {
+                        mark: Mark::Inotify(event.wd),
+                        what,
+                        pid: None,
+                    }))
+                };
+                if event
+                    .mask
+                    .intersects(AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_IGNORED)
+                {
                     tell(What::Gone);
                 } else if event.mask.contains(AddWatchFlags::IN_MOVE_SELF) {
                     tell(What::Moved);
                 }
-                let Some(name) = event.name.as_ref().and_then(|n| file_name(n.as_bytes())) else { continue };
+                let Some(name) = event.name.as_ref().and_then(|n| file_name(n.as_bytes())) else {
+                    continue;
+                };
                 for (bit, change) in [
                     (AddWatchFlags::IN_DELETE, PathChange::Removed),
                     (AddWatchFlags::IN_MOVED_FROM, PathChange::RenamedAway),

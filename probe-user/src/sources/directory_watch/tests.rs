@@ -1,7 +1,4 @@
-use std::{
-    fs,
-    os::unix::net::UnixListener,
-};
+use std::{fs, os::unix::net::UnixListener};
 
 use super::*;
 use crate::sources::testing::{Child, TempDir, alone};
@@ -13,12 +10,19 @@ fn drained(watch: &mut DirectoryWatch) -> Vec<DirectoryEvent> {
 }
 
 fn name(path: &Path, change: PathChange, pid: Option<u32>) -> DirectoryEvent {
-    DirectoryEvent::Name { path: path.into(), change, pid }
+    DirectoryEvent::Name {
+        path: path.into(),
+        change,
+        pid,
+    }
 }
 
 /// With fanotify and, on the same kernel, without it. The flag says whether an actor is told.
 fn both() -> [(DirectoryWatch, bool); 2] {
-    [(DirectoryWatch::new().unwrap(), true), (DirectoryWatch::with(None).unwrap(), false)]
+    [
+        (DirectoryWatch::new().unwrap(), true),
+        (DirectoryWatch::with(None).unwrap(), false),
+    ]
 }
 
 /// Runs in a process that is gone and reaped when this returns.
@@ -82,7 +86,13 @@ fn directories_come_and_go() {
         let listener = UnixListener::bind(&s).unwrap();
         assert!(drained(&mut watch).contains(&appeared));
         fs::remove_file(&s).unwrap();
-        assert!(matches!(drained(&mut watch)[..], [DirectoryEvent::Name { change: PathChange::Removed, .. }]));
+        assert!(matches!(
+            drained(&mut watch)[..],
+            [DirectoryEvent::Name {
+                change: PathChange::Removed,
+                ..
+            }]
+        ));
 
         // Removed and made again between two looks.
         fs::remove_dir(&directory).unwrap();
@@ -90,7 +100,13 @@ fn directories_come_and_go() {
         assert!(drained(&mut watch).contains(&appeared));
         drop(listener);
         let _listener = UnixListener::bind(&s).unwrap();
-        assert!(matches!(drained(&mut watch)[..], [DirectoryEvent::Name { change: PathChange::Created, .. }]));
+        assert!(matches!(
+            drained(&mut watch)[..],
+            [DirectoryEvent::Name {
+                change: PathChange::Created,
+                ..
+            }]
+        ));
 
         // Renamed away with everything in it, and another put in its place.
         fs::rename(&directory, dir.path().join("a/old")).unwrap();
@@ -98,7 +114,13 @@ fn directories_come_and_go() {
         fs::create_dir(&directory).unwrap();
         assert!(drained(&mut watch).contains(&appeared));
         fs::write(&s, "").unwrap();
-        assert!(matches!(drained(&mut watch)[..], [DirectoryEvent::Name { change: PathChange::Created, .. }]));
+        assert!(matches!(
+            drained(&mut watch)[..],
+            [DirectoryEvent::Name {
+                change: PathChange::Created,
+                ..
+            }]
+        ));
         fs::remove_dir_all(dir.path().join("a")).unwrap();
         assert!(drained(&mut watch).contains(&appeared));
         assert_eq!(drained(&mut watch), []);
@@ -114,7 +136,7 @@ fn a_directory_that_somebody_stands_in_is_still_noticed_to_go() {
         let s = directory.join("s");
         fs::create_dir(&directory).unwrap();
         watch.add(&s);
-        let _stands = fs::File::open(&directory).unwrap();
+        let _stands = File::open(&directory).unwrap();
         fs::remove_dir(&directory).unwrap();
         fs::create_dir(&directory).unwrap();
         assert!(drained(&mut watch).contains(&DirectoryEvent::Appeared { path: s.clone() }));
@@ -158,7 +180,11 @@ fn readiness_shows_on_one_descriptor() {
         watch.add(&dir.path().join("s"));
         for _ in 0..2 {
             let ready = |watch: &DirectoryWatch, timeout: u16| {
-                poll(&mut [PollFd::new(watch.as_fd(), PollFlags::POLLIN)], PollTimeout::from(timeout)).unwrap()
+                poll(
+                    &mut [PollFd::new(watch.as_fd(), PollFlags::POLLIN)],
+                    PollTimeout::from(timeout),
+                )
+                .unwrap()
             };
             // The directory above is a busy one and may wake it, too.
             drained(&mut watch);

@@ -10,6 +10,7 @@ use crate::{
     address::{Address, Inet},
     event::{PathState, Socket, SocketId},
     sources::{
+        namespace,
         path::Stamp,
         sock_diag::{Diag, InetSocket, UnixName, UnixSocket},
     },
@@ -50,7 +51,15 @@ impl Dumps {
                 }
                 Ok(sockets)
             });
-            dumps.unix = Some(unix.map_err(|e| e.to_string()));
+            dumps.unix = Some(unix.map_err(|e| e.to_string()).and_then(|mut sockets| {
+                // A name in the file system is one for all network namespaces, and a socket is listed in its own only.
+                let is_path = |a: &Address| matches!(a, Address::Unix(_));
+                let mut asked = addresses.iter().zip(stamps).filter(|(a, _)| is_path(a));
+                if asked.any(|(a, s)| is_unexplained(a, s.as_ref(), seen.get(*a), &sockets)) {
+                    sockets.extend(namespace::unix_elsewhere()?);
+                }
+                Ok(sockets)
+            }));
         }
         if any(|a| matches!(a, Address::Tcp(_))) {
             dumps.tcp = Some(inet(diag, libc::IPPROTO_TCP as u16));

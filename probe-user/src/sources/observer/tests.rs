@@ -35,12 +35,16 @@ fn pids(socket: &Socket) -> BTreeSet<u32> {
 #[track_caller]
 fn only(state: &AddressState) -> &Socket {
     assert_eq!(state.error, None);
-    let [socket] = &state.sockets[..] else { panic!("{state:#?}") };
+    let [socket] = &state.sockets[..] else {
+        panic!("{state:#?}")
+    };
     socket
 }
 
 fn leads_to(state: &AddressState, socket: &Socket) -> bool {
-    socket.file.is_some_and(|file| state.path == Some(PathState::Socket(file)))
+    socket
+        .file
+        .is_some_and(|file| state.path == Some(PathState::Socket(file)))
 }
 
 #[test]
@@ -54,7 +58,10 @@ fn the_dead_one_has_the_path_and_the_living_one_has_none() {
     assert!(leads_to(&state, only(&state)));
     assert_eq!(pids(only(&state)), [a.pid()].into());
     assert!(state.processes.iter().any(|p| p.id.pid == a.pid()));
-    assert!(state.processes.iter().any(|p| p.id.pid == std::process::id()), "its parent is told too");
+    assert!(
+        state.processes.iter().any(|p| p.id.pid == std::process::id()),
+        "its parent is told too"
+    );
 
     let b = Child::holding(|| {
         fs::remove_file(&path).unwrap();
@@ -63,7 +70,10 @@ fn the_dead_one_has_the_path_and_the_living_one_has_none() {
     let state = observer.address(&unix(&path));
     assert_eq!(state.sockets.len(), 2);
     let (current, orphan): (Vec<_>, Vec<_>) = state.sockets.iter().partition(|s| leads_to(&state, s));
-    assert_eq!((pids(current[0]), pids(orphan[0])), ([b.pid()].into(), [a.pid()].into()));
+    assert_eq!(
+        (pids(current[0]), pids(orphan[0])),
+        ([b.pid()].into(), [a.pid()].into())
+    );
 
     drop(b);
     // Also for an observer that did not see how it came to be.
@@ -94,11 +104,17 @@ fn links_and_renames_lead_to_the_same_socket() {
     assert!(leads_to(&state, only(&state)) && only(&state).id == id);
     // The bound name leads nowhere now: an orphan under that name.
     let state = observer.address(&unix(&at("a")));
-    assert_eq!((state.path.as_ref(), only(&state).id), (Some(&PathState::Absent), id));
+    assert_eq!(
+        (state.path.as_ref(), only(&state).id),
+        (Some(&PathState::Absent), id)
+    );
     // And what had been seen under b stays known to it.
     fs::remove_file(at("b")).unwrap();
     let state = observer.address(&unix(&at("b")));
-    assert_eq!((state.path.as_ref(), only(&state).id), (Some(&PathState::Absent), id));
+    assert_eq!(
+        (state.path.as_ref(), only(&state).id),
+        (Some(&PathState::Absent), id)
+    );
 }
 
 #[test]
@@ -113,7 +129,11 @@ fn a_relative_bind_is_found_by_its_file() {
     assert!(leads_to(&state, only(&state)));
     assert_eq!(pids(only(&state)), [child.pid()].into());
     let all = observer().listening_everything().unwrap();
-    assert!(all.sockets.iter().any(|f| f.address == unix(&dir.path().join("s"))));
+    assert!(
+        all.sockets
+            .iter()
+            .any(|f| f.address == unix(&dir.path().join("s")))
+    );
 }
 
 #[test]
@@ -125,7 +145,10 @@ fn connections_are_no_holders_of_the_address() {
     let _client = UnixStream::connect(&path).unwrap();
     let _connection = listener.accept().unwrap();
     let mut observer = observer();
-    assert_eq!(only(&observer.address(&unix(&path))).holders[0].fd, listener.as_raw_fd());
+    assert_eq!(
+        only(&observer.address(&unix(&path))).holders[0].fd,
+        listener.as_raw_fd()
+    );
     drop(listener);
     assert_eq!(observer.address(&unix(&path)).sockets, []);
 }
@@ -138,11 +161,17 @@ fn shutdown_datagrams_and_abstract_names() {
     let mut observer = observer();
     let listener = UnixListener::bind(at("s")).unwrap();
     nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
-    assert_eq!(only(&observer.address(&unix(&at("s")))).state, SocketState::ShutDown);
+    assert_eq!(
+        only(&observer.address(&unix(&at("s")))).state,
+        SocketState::ShutDown
+    );
     let _datagram = UnixDatagram::bind(at("d")).unwrap();
     let client = UnixDatagram::unbound().unwrap();
     for _ in 0..2 {
-        assert_eq!(only(&observer.address(&unix(&at("d")))).state, SocketState::Listening);
+        assert_eq!(
+            only(&observer.address(&unix(&at("d")))).state,
+            SocketState::Listening
+        );
         // Marks the server as connected too.
         client.connect(at("d")).unwrap();
     }
@@ -162,10 +191,16 @@ fn children_that_inherit_a_socket_hold_it() {
     let path = dir.path().join("s");
     let mut observer = observer();
     let listener = UnixListener::bind(&path).unwrap();
-    assert_eq!(pids(only(&observer.address(&unix(&path)))), [std::process::id()].into());
+    assert_eq!(
+        pids(only(&observer.address(&unix(&path)))),
+        [std::process::id()].into()
+    );
     let child = Child::holding(|| ());
     // A relative of a known holder.
-    assert_eq!(pids(only(&observer.address(&unix(&path)))), [std::process::id(), child.pid()].into());
+    assert_eq!(
+        pids(only(&observer.address(&unix(&path)))),
+        [std::process::id(), child.pid()].into()
+    );
     drop(listener);
     assert_eq!(pids(only(&observer.address(&unix(&path)))), [child.pid()].into());
 }
@@ -179,31 +214,72 @@ fn a_socket_in_flight_lives_without_a_holder() {
     let (from, _to) = UnixStream::pair().unwrap();
     let fds = [listener.as_raw_fd()];
     let message = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<()>(from.as_raw_fd(), &[IoSlice::new(b"x")], &message, MsgFlags::empty(), None).unwrap();
+    sendmsg::<()>(
+        from.as_raw_fd(),
+        &[IoSlice::new(b"x")],
+        &message,
+        MsgFlags::empty(),
+        None,
+    )
+    .unwrap();
     drop(listener);
     let state = observer().address(&unix(&path));
     assert!(leads_to(&state, only(&state)));
-    assert_eq!((pids(only(&state)), only(&state).state), ([].into(), SocketState::Listening));
+    assert_eq!(
+        (pids(only(&state)), only(&state).state),
+        ([].into(), SocketState::Listening)
+    );
 }
 
 /// A listener of a loopback port that others may share.
 fn reuse_port(port: u16) -> TcpListener {
     use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, listen, socket};
-    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
     setsockopt(&fd, sockopt::ReusePort, &true).unwrap();
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,
         sin_port: port.to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from(std::net::Ipv4Addr::LOCALHOST).to_be() },
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(std::net::Ipv4Addr::LOCALHOST).to_be(),
+        },
         sin_zero: [0; 8],
     };
     // SAFETY: `address` is a whole sockaddr_in and its size is given.
     let result = unsafe {
-        libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_in>() as libc::socklen_t)
+        libc::bind(
+            fd.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
     };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
     listen(&fd, Backlog::new(1).unwrap()).unwrap();
     fd.into()
+}
+
+#[test]
+fn a_socket_of_another_network_namespace_is_alive() {
+    let _alone = alone();
+    let dir = TempDir::new("netns");
+    let path = dir.path().join("s");
+    let child = Child::holding(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        UnixListener::bind(&path).unwrap()
+    });
+    let mut observer = observer();
+    for _ in 0..2 {
+        let state = observer.address(&unix(&path));
+        assert!(leads_to(&state, only(&state)));
+        assert_eq!(pids(only(&state)), [child.pid()].into());
+    }
+    drop(child);
+    assert_eq!(observer.address(&unix(&path)).sockets, []);
 }
 
 #[test]
@@ -225,9 +301,14 @@ fn internet_addresses_by_port_and_ip() {
     assert_eq!(observer.address(&address).sockets, []);
 
     let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
-    let address: Address = format!("udp:127.0.0.1:{}", udp.local_addr().unwrap().port()).parse().unwrap();
+    let address: Address = format!("udp:127.0.0.1:{}", udp.local_addr().unwrap().port())
+        .parse()
+        .unwrap();
     let state = observer.address(&address);
-    assert_eq!((only(&state).state, pids(only(&state))), (SocketState::Listening, [std::process::id()].into()));
+    assert_eq!(
+        (only(&state).state, pids(only(&state))),
+        (SocketState::Listening, [std::process::id()].into())
+    );
 }
 
 #[test]
@@ -243,15 +324,25 @@ fn a_snapshot_tells_processes_addresses_and_pid_files() {
     let mut service = Service::named("a");
     service.listen = vec![unix(&at("s")), unix(&at("missing"))];
     service.pid_file = at("pid").to_str().map(str::to_owned);
-    let config = Config { services: vec![service], ..Config::default() };
+    let config = Config {
+        services: vec![service],
+        ..Config::default()
+    };
     let before = clock::now();
     let snapshot = observer().snapshot(&config, SnapshotReason::Start);
     assert!(snapshot.began >= before);
     assert_eq!(snapshot.addresses.len(), 2);
     assert_eq!(snapshot.pid_files[0].content, PidFileContent::Pid(daemon.pid()));
-    let found: BTreeMap<_, _> = snapshot.processes.iter().map(|p| (p.id.pid, p.parent.unwrap().pid)).collect();
+    let found: BTreeMap<_, _> = snapshot
+        .processes
+        .iter()
+        .map(|p| (p.id.pid, p.parent.unwrap().pid))
+        .collect();
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found.values().any(|parent| *parent == daemon.pid()), "its child is there too");
+    assert!(
+        found.values().any(|parent| *parent == daemon.pid()),
+        "its child is there too"
+    );
     // The child of the killed daemon is not ours to reap.
     for pid in found.keys().filter(|pid| **pid != daemon.pid()) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid as i32), nix::sys::signal::SIGKILL).unwrap();
@@ -260,15 +351,22 @@ fn a_snapshot_tells_processes_addresses_and_pid_files() {
 
 #[test]
 fn an_executable_selects_its_processes() {
+    let _alone = alone();
     let dir = TempDir::new("select");
     let exe = dir.path().join("daemon");
     fs::copy("/bin/sleep", &exe).unwrap();
     let mut command = std::process::Command::new(&exe);
-    command.arg("1000").stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    command
+        .arg("1000")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null());
     let child = crate::sources::testing::KillOnDrop(command.spawn().unwrap());
     let mut service = Service::named("a");
     service.exe = exe.to_str().map(str::to_owned);
-    let config = Config { services: vec![service], ..Config::default() };
+    let config = Config {
+        services: vec![service],
+        ..Config::default()
+    };
     let found = |config: &Config| {
         let processes = observer().snapshot(config, SnapshotReason::Interval).processes;
         processes.iter().map(|p| p.id.pid).collect::<Vec<_>>()
@@ -298,6 +396,9 @@ fn an_iterator_that_is_silent_proves_nothing() {
     let path = dir.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
     let mut observer = Observer::new(Some(Box::new(Silent))).unwrap();
-    assert_eq!(pids(only(&observer.address(&unix(&path)))), [std::process::id()].into());
+    assert_eq!(
+        pids(only(&observer.address(&unix(&path)))),
+        [std::process::id()].into()
+    );
     assert!(listener.as_fd().as_raw_fd() >= 0);
 }

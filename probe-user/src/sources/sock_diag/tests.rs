@@ -11,7 +11,10 @@ use nix::sys::socket::{Backlog, Shutdown, UnixAddr, bind, listen, shutdown};
 use super::*;
 use crate::{
     event::PathState,
-    sources::{path, testing::{TempDir, alone}},
+    sources::{
+        path,
+        testing::{TempDir, alone},
+    },
 };
 
 fn of_path(diag: &mut Diag, path: &Path) -> Vec<UnixSocket> {
