@@ -125,7 +125,16 @@ impl DirectoryWatch {
     /// Watches an absolute path, whether it exists or not. What happened to it before is for the caller to look at,
     /// afterwards. Directories that can't be watched are in [`Self::failures`].
     pub fn add(&mut self, path: &Path) {
-        if self.paths.insert(path.to_owned()) {
+        self.add_all([path]);
+    }
+
+    /// [`Self::add`] of many, with one look at the directories.
+    pub fn add_all<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+        let mut new = false;
+        for path in paths {
+            new |= self.paths.insert(path.to_owned());
+        }
+        if new {
             self.reconcile();
         }
     }

@@ -60,7 +60,11 @@ pub(super) fn everything(
     // Services with a network namespace of their own are not discovered, but their socket files are not dead either.
     let elsewhere = namespace::unix_elsewhere().ok();
     let mut listeners = Listeners {
-        files: unix.iter().chain(elsewhere.iter().flatten()).filter_map(|s| s.file).collect(),
+        files: unix
+            .iter()
+            .chain(elsewhere.iter().flatten())
+            .filter_map(|s| s.file)
+            .collect(),
         all_files_known: elsewhere.is_some(),
         ..Listeners::default()
     };
