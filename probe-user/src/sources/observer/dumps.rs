@@ -11,7 +11,7 @@ use crate::{
     event::{PathState, Socket, SocketId},
     sources::{
         namespace,
-        path::Stamp,
+        path::{self, Stamp},
         sock_diag::{Diag, InetSocket, UnixName, UnixSocket},
     },
 };
@@ -148,7 +148,7 @@ fn unix_match(
     seen: Option<&BTreeSet<SocketId>>,
 ) -> Option<Match> {
     let by_name = match (&socket.name, address) {
-        (UnixName::Path(name), Address::Unix(want)) => name == want,
+        (UnixName::Path(name), Address::Unix(want)) => is_same_name(name, want),
         (UnixName::Abstract(name), Address::Abstract(want)) => name == want,
         _ => false,
     };
@@ -159,6 +159,18 @@ fn unix_match(
         socket: unix_socket(socket),
         by_name_only: is_path && !by_file && !by_memory,
     })
+}
+
+/// Whether two paths are one name in one directory: `/var/run/x` and `/run/x` mostly are.
+fn is_same_name(bound: &Path, declared: &Path) -> bool {
+    if bound == declared {
+        return true;
+    }
+    if !bound.is_absolute() || bound.file_name() != declared.file_name() {
+        return false;
+    }
+    let directory = |path: &Path| path::file_id(path.parent()?).ok();
+    directory(bound).is_some_and(|ours| directory(declared) == Some(ours))
 }
 
 pub(super) fn unix_socket(socket: &UnixSocket) -> Socket {

@@ -118,6 +118,21 @@ fn links_and_renames_lead_to_the_same_socket() {
 }
 
 #[test]
+fn a_linked_directory_has_the_same_names() {
+    let _alone = alone();
+    let dir = TempDir::new("linked");
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("run")).unwrap();
+    std::os::unix::fs::symlink("run", at("var")).unwrap();
+    let _orphan = UnixListener::bind(at("var/s")).unwrap();
+    fs::remove_file(at("run/s")).unwrap();
+    let state = observer().address(&unix(&at("run/s")));
+    assert_eq!(state.path, Some(PathState::Absent));
+    assert!(only(&state).holders_known);
+    assert_eq!(observer().address(&unix(&at("run/t"))).sockets, []);
+}
+
+#[test]
 fn a_relative_bind_is_found_by_its_file() {
     let _alone = alone();
     let dir = TempDir::new("relative");
