@@ -4,6 +4,7 @@
 pub mod close_watch;
 pub mod directory_watch;
 pub mod file_watch;
+pub mod namespace;
 pub mod observer;
 pub mod path;
 pub mod pid_file;

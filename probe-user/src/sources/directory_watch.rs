@@ -125,7 +125,16 @@ impl DirectoryWatch {
     /// Watches an absolute path, whether it exists or not. What happened to it before is for the caller to look at,
     /// afterwards. Directories that can't be watched are in [`Self::failures`].
     pub fn add(&mut self, path: &Path) {
-        if self.paths.insert(path.to_owned()) {
+        self.add_all([path]);
+    }
+
+    /// [`Self::add`] of many, with one look at the directories.
+    pub fn add_all<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+        let mut new = false;
+        for path in paths {
+            new |= self.paths.insert(path.to_owned());
+        }
+        if new {
             self.reconcile();
         }
     }
@@ -166,6 +175,7 @@ impl DirectoryWatch {
             if queued.is_empty() {
                 break;
             }
+            let before = self.marks.clone();
             let mut structure = false;
             for queued in queued.drain(..) {
                 match queued {
@@ -177,7 +187,8 @@ impl DirectoryWatch {
                 }
             }
             if structure {
-                for path in self.reconcile() {
+                self.reconcile();
+                for path in self.moved_since(&before) {
                     f(DirectoryEvent::Appeared { path });
                 }
             }
@@ -219,15 +230,22 @@ impl DirectoryWatch {
         structure
     }
 
-    /// The mark of a removed directory is gone. Entries stay as names without a mark would: none.
+    /// The mark of a removed directory is gone, by the kernel's hand.
     fn forget(&mut self, mark: &Mark) {
         self.marks.retain(|_, m| m != mark);
     }
 
-    /// Brings the marks in line with the directories as they are now. The declared paths whose directory is another than
-    /// before, or is there now, or is not any more.
-    fn reconcile(&mut self) -> Vec<PathBuf> {
-        let before = self.marks.clone();
+    /// The declared paths whose directory is another than before, or is there now, or is not any more.
+    fn moved_since(&self, before: &BTreeMap<PathBuf, Mark>) -> Vec<PathBuf> {
+        let differs = |path: &&PathBuf| {
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            before.get(directory) != self.marks.get(directory)
+        };
+        self.paths.iter().filter(differs).cloned().collect()
+    }
+
+    /// Brings the marks in line with the directories as they are now.
+    fn reconcile(&mut self) {
         self.failures.clear();
         for _ in 0..ROUNDS {
             let wanted = wanted(&self.paths);
@@ -249,12 +267,6 @@ impl DirectoryWatch {
                 break;
             }
         }
-        let marks = &self.marks;
-        let differs = |path: &&PathBuf| {
-            let directory = path.parent().unwrap_or(Path::new("/"));
-            before.get(directory) != marks.get(directory)
-        };
-        self.paths.iter().filter(differs).cloned().collect()
     }
 
     /// `true`: the mark is new, or it could not be set because the directory has gone.

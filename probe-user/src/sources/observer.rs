@@ -9,7 +9,7 @@ mod listeners;
 mod selected;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io,
 };
 
@@ -259,11 +259,13 @@ fn with_ancestors(sockets: &[Socket], known: &mut BTreeMap<ProcId, Process>) -> 
 }
 
 fn read_known(id: ProcId, known: &mut BTreeMap<ProcId, Process>) -> Option<&Process> {
-    if !known.contains_key(&id) {
-        let process = process::read(id.pid).ok().flatten().filter(|p| p.id == id)?;
-        known.insert(id, process);
+    match known.entry(id) {
+        Entry::Occupied(entry) => Some(entry.into_mut()),
+        Entry::Vacant(entry) => {
+            let process = process::read(id.pid).ok().flatten().filter(|p| p.id == id)?;
+            Some(entry.insert(process))
+        }
     }
-    known.get(&id)
 }
 
 #[cfg(test)]

@@ -335,7 +335,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::sources::testing::{KillOnDrop, TempDir, until};
+    use crate::sources::testing::{KillOnDrop, TempDir, alone, until};
 
     #[test]
     fn a_command_name_may_hold_anything() {
@@ -446,6 +446,7 @@ mod tests {
 
     #[test]
     fn a_replaced_executable_keeps_its_path() {
+        let _alone = alone();
         let dir = TempDir::new("exe");
         let exe = dir.path().join("a) (b");
         fs::copy("/bin/sleep", &exe).unwrap();

@@ -1,7 +1,7 @@
 //! Sockets as the kernel's `sock_diag` lists them: one dump a family, of the network namespace that this process is in.
 //!
 //! Requests and answers are laid out here rather than taken from the netlink crates: `netlink-packet-sock-diag` keeps
-//! the inode and device of `UNIX_DIAG_VFS` private, has no flag for connected datagram sockets' state 7, does not name
+//! the inode and device of `UNIX_DIAG_VFS` private, has no flag for state 7, does not name
 //! `INET_DIAG_SKV6ONLY`, and gives up a whole dump over one socket that it can't parse.
 
 mod wire;

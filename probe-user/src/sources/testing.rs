@@ -77,6 +77,19 @@ impl Child {
         child
     }
 
+    /// Runs `work` in a forked child, and tells whether it came to its end there. What it asserts goes to standard error.
+    pub(crate) fn succeeds(work: impl FnOnce()) -> bool {
+        let child = Self::fork(|| {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                // SAFETY: ends this process at once, as is meant.
+                unsafe { libc::_exit(1) }
+            }
+        });
+        let status = nix::sys::wait::waitpid(child.0, None).unwrap();
+        std::mem::forget(child);
+        matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0))
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.0.as_raw() as u32
     }

@@ -238,7 +238,7 @@ fn handle_of(directory: &File) -> io::Result<Handle> {
     let statfs = rustix::fs::fstatfs(directory)?;
     // SAFETY: the kernel's type of the id is two 32-bit words, whatever a library calls its members; both types have
     // 8 bytes, which transmute checks, and every bit pattern is a byte array.
-    let file_system = unsafe { std::mem::transmute::<_, [u8; 8]>(statfs.f_fsid) };
+    let file_system = unsafe { std::mem::transmute::<rustix::fs::Fsid, [u8; 8]>(statfs.f_fsid) };
     Ok(Handle {
         file_system,
         kind,

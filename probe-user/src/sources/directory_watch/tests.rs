@@ -136,7 +136,7 @@ fn a_directory_that_somebody_stands_in_is_still_noticed_to_go() {
         let s = directory.join("s");
         fs::create_dir(&directory).unwrap();
         watch.add(&s);
-        let _stands = fs::File::open(&directory).unwrap();
+        let _stands = File::open(&directory).unwrap();
         fs::remove_dir(&directory).unwrap();
         fs::create_dir(&directory).unwrap();
         assert!(drained(&mut watch).contains(&DirectoryEvent::Appeared { path: s.clone() }));

@@ -10,7 +10,8 @@ use crate::{
     address::{Address, Inet},
     event::{PathState, Socket, SocketId},
     sources::{
-        path::Stamp,
+        namespace,
+        path::{self, Stamp},
         sock_diag::{Diag, InetSocket, UnixName, UnixSocket},
     },
 };
@@ -50,7 +51,15 @@ impl Dumps {
                 }
                 Ok(sockets)
             });
-            dumps.unix = Some(unix.map_err(|e| e.to_string()));
+            dumps.unix = Some(unix.map_err(|e| e.to_string()).and_then(|mut sockets| {
+                // A name in the file system is one for all network namespaces, and a socket is listed in its own only.
+                let is_path = |a: &Address| matches!(a, Address::Unix(_));
+                let mut asked = addresses.iter().zip(stamps).filter(|(a, _)| is_path(a));
+                if asked.any(|(a, s)| is_unexplained(a, s.as_ref(), seen.get(*a), &sockets)) {
+                    sockets.extend(namespace::unix_elsewhere()?);
+                }
+                Ok(sockets)
+            }));
         }
         if any(|a| matches!(a, Address::Tcp(_))) {
             dumps.tcp = Some(inet(diag, libc::IPPROTO_TCP as u16));
@@ -139,7 +148,7 @@ fn unix_match(
     seen: Option<&BTreeSet<SocketId>>,
 ) -> Option<Match> {
     let by_name = match (&socket.name, address) {
-        (UnixName::Path(name), Address::Unix(want)) => name == want,
+        (UnixName::Path(name), Address::Unix(want)) => is_same_name(name, want),
         (UnixName::Abstract(name), Address::Abstract(want)) => name == want,
         _ => false,
     };
@@ -150,6 +159,18 @@ fn unix_match(
         socket: unix_socket(socket),
         by_name_only: is_path && !by_file && !by_memory,
     })
+}
+
+/// Whether two paths are one name in one directory: `/var/run/x` and `/run/x` mostly are.
+fn is_same_name(bound: &Path, declared: &Path) -> bool {
+    if bound == declared {
+        return true;
+    }
+    if !bound.is_absolute() || bound.file_name() != declared.file_name() {
+        return false;
+    }
+    let directory = |path: &Path| path::file_id(path.parent()?).ok();
+    directory(bound).is_some_and(|ours| directory(declared) == Some(ours))
 }
 
 pub(super) fn unix_socket(socket: &UnixSocket) -> Socket {

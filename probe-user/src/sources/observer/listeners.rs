@@ -11,7 +11,7 @@ use crate::{
     address::{Address, Inet},
     event::{FileId, PathState, ProcId, Process, Socket, SocketState},
     sources::{
-        path,
+        namespace, path,
         sock_diag::{Diag, DiagError, InetSocket, UnixName, UnixSocket},
     },
 };
@@ -33,6 +33,8 @@ pub struct Listeners {
     pub processes: BTreeMap<ProcId, Process>,
     /// Files that live UNIX sockets are bound to, connected and not listening ones among them.
     pub files: BTreeSet<FileId>,
+    /// `false`: some network namespaces could not be looked into, so a file that is not in `files` may be in use.
+    pub all_files_known: bool,
 }
 
 pub(super) fn everything(
@@ -55,8 +57,15 @@ pub(super) fn everything(
         .collect();
     let answer = holders.find(&wanted, true, tables);
 
+    // Services with a network namespace of their own are not discovered, but their socket files are not dead either.
+    let elsewhere = namespace::unix_elsewhere().ok();
     let mut listeners = Listeners {
-        files: unix.iter().filter_map(|s| s.file).collect(),
+        files: unix
+            .iter()
+            .chain(elsewhere.iter().flatten())
+            .filter_map(|s| s.file)
+            .collect(),
+        all_files_known: elsewhere.is_some(),
         ..Listeners::default()
     };
     let mut add = |address: Option<Address>, socket: Socket| {

@@ -118,6 +118,21 @@ fn links_and_renames_lead_to_the_same_socket() {
 }
 
 #[test]
+fn a_linked_directory_has_the_same_names() {
+    let _alone = alone();
+    let dir = TempDir::new("linked");
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("run")).unwrap();
+    std::os::unix::fs::symlink("run", at("var")).unwrap();
+    let _orphan = UnixListener::bind(at("var/s")).unwrap();
+    fs::remove_file(at("run/s")).unwrap();
+    let state = observer().address(&unix(&at("run/s")));
+    assert_eq!(state.path, Some(PathState::Absent));
+    assert!(only(&state).holders_known);
+    assert_eq!(observer().address(&unix(&at("run/t"))).sockets, []);
+}
+
+#[test]
 fn a_relative_bind_is_found_by_its_file() {
     let _alone = alone();
     let dir = TempDir::new("relative");
@@ -264,6 +279,79 @@ fn reuse_port(port: u16) -> TcpListener {
 }
 
 #[test]
+fn file_systems_whose_st_dev_lies() {
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+    let _alone = alone();
+    let dir = TempDir::new("mounts");
+    let at = |name: &str| dir.path().join(name);
+    for name in ["upper", "work", "overlay", "tmpfs"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    // Layers of two file systems: that is where overlayfs shows another device than its own.
+    let at_text = |name: &str| at(name).display().to_string();
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        at_text("tmpfs"),
+        at_text("upper"),
+        at_text("work")
+    );
+    // The mounts are the child's alone, and go with it.
+    let ok = Child::succeeds(|| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("tmpfs"), &at("tmpfs"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        mount(
+            Some("overlay"),
+            &at("overlay"),
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(&*layers),
+        )
+        .unwrap();
+        for directory in ["tmpfs", "overlay"] {
+            let path = at(directory).join(directory);
+            let mut watch = crate::sources::directory_watch::DirectoryWatch::new().unwrap();
+            watch.add(&path);
+            let _listener = UnixListener::bind(&path).unwrap();
+            let mut events = 0;
+            watch.drain(|_| events += 1);
+            assert_eq!(events, 1, "{directory}: {:?}", watch.mode());
+            let state = observer().address(&unix(&path));
+            assert!(leads_to(&state, only(&state)), "{directory}: {state:#?}");
+            let shown = nix::sys::stat::minor(fs::symlink_metadata(&path).unwrap().dev()) as u32;
+            let lies = only(&state).file.unwrap().dev != shown;
+            assert_eq!(lies, directory == "overlay", "stat shows 0:{shown}, {state:#?}");
+        }
+    });
+    assert!(ok);
+}
+
+#[test]
+fn a_socket_of_another_network_namespace_is_alive() {
+    let _alone = alone();
+    let dir = TempDir::new("netns");
+    let path = dir.path().join("s");
+    let child = Child::holding(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        UnixListener::bind(&path).unwrap()
+    });
+    let mut observer = observer();
+    for _ in 0..2 {
+        let state = observer.address(&unix(&path));
+        assert!(leads_to(&state, only(&state)));
+        assert_eq!(pids(only(&state)), [child.pid()].into());
+    }
+    drop(child);
+    assert_eq!(observer.address(&unix(&path)).sockets, []);
+}
+
+#[test]
 fn internet_addresses_by_port_and_ip() {
     let _alone = alone();
     let mut observer = observer();
@@ -332,6 +420,7 @@ fn a_snapshot_tells_processes_addresses_and_pid_files() {
 
 #[test]
 fn an_executable_selects_its_processes() {
+    let _alone = alone();
     let dir = TempDir::new("select");
     let exe = dir.path().join("daemon");
     fs::copy("/bin/sleep", &exe).unwrap();
