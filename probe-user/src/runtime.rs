@@ -401,9 +401,10 @@ impl Runtime {
     fn follow_sockets(&mut self, state: &AddressState) {
         for socket in &state.sockets {
             match &state.address {
-                // The kernel reports their ends by the port.
-                Address::Tcp(_) | Address::Udp(_) => {}
-                Address::Unix(_) | Address::Abstract(_) => {
+                // The kernel reports its end by the port.
+                Address::Udp(_) => {}
+                // That of a TCP listener too, but not where the kernel chose the port.
+                Address::Tcp(_) | Address::Unix(_) | Address::Abstract(_) => {
                     let mut watched = socket.holders.is_empty();
                     for h in &socket.holders {
                         match self.closes.watch(socket.inode, h.process.pid, h.fd) {

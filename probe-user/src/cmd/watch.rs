@@ -1,6 +1,7 @@
 //! `probe watch`: live events and findings.
 
 use std::{
+    collections::BTreeSet,
     io::{self, BufWriter, StdoutLock, Write},
     os::fd::OwnedFd,
     path::Path,
@@ -9,8 +10,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use probe_user::{
+    address::Address,
     clock,
-    config::{Config, load},
+    config::{Config, Service, load},
+    discover,
     engine::Effect,
     kernel::{Kernel, LoadOptions, LogLevel},
     report::{Reporter, Watching as WatchingLine, tracepoint_tier},
@@ -30,13 +33,13 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
         ..LoadOptions::default()
     })?;
     let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
-    let observer = Observer::new(tables)?;
+    let mut observer = Observer::new(tables)?;
     let mut config = match declared {
         Some(config) => config,
         None => Config::default(),
     };
     if args.discover || config.services.is_empty() {
-        bail!("discovery is not there yet");
+        discover(&mut config, &mut observer)?;
     }
     select(&mut config, &args.services)?;
     let exes = exe_ids(&config);
@@ -95,6 +98,30 @@ fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
         config.get_or_insert_default().services.push(service);
     }
     Ok(config)
+}
+
+/// Adds what runs here and is not declared, and the socket files that nothing holds.
+fn discover(config: &mut Config, observer: &mut Observer) -> anyhow::Result<()> {
+    let listeners = observer
+        .listening_everything()
+        .context("cannot discover what listens here")?;
+    let found = discover::discover(&listeners, &discover::Host::read());
+    let unheld = found.unheld.iter().filter_map(|path| {
+        let path = path.to_str()?;
+        Some(Service {
+            listen: vec![format!("unix:{path}").parse().ok()?],
+            expected: false,
+            ..Service::named(path)
+        })
+    });
+    let declared: BTreeSet<Address> = config.services.iter().flat_map(|s| s.listen.clone()).collect();
+    let names: BTreeSet<String> = config.services.iter().map(|s| s.name.clone()).collect();
+    let more = found.services.into_iter().chain(unheld);
+    config.services.extend(more.filter(|s| {
+        // What the configuration declares is not declared a second time.
+        !names.contains(&s.name) && !s.listen.iter().any(|a| declared.contains(a))
+    }));
+    Ok(())
 }
 
 fn log_level(level: BpfLog) -> LogLevel {

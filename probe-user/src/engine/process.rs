@@ -449,7 +449,9 @@ impl Engine {
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
         let facts = json!({ "status": status, "meaning": kind_name(kind, was_main), "lived_ns": lived.as_nanos() as u64 });
-        if counted && is_a_death(&end, &service.decl.signals.handled) {
+        // Of those, only what another process did to it is worth telling.
+        let done_to = counted || end.killer.as_ref().is_some_and(|k| k.actor.is_some());
+        if done_to && is_a_death(&end, &service.decl.signals.handled) {
             if service.deaths.len() == DEATHS_KEPT {
                 service.deaths.pop_front();
             }
