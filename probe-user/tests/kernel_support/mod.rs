@@ -1,6 +1,9 @@
 //! Loaded programs, and waiting for what they report.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
-#![expect(clippy::unwrap_used, reason = "it is all test, which clippy can't tell of a helper")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "it is all test, which clippy can't tell of a helper"
+)]
 
 use std::{
     collections::BTreeSet,
