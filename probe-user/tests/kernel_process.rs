@@ -331,3 +331,40 @@ fn a_declared_unit_is_recognised_at_exec() {
     fs::remove_dir(&inner).unwrap();
     fs::remove_dir(&own).unwrap();
 }
+
+#[test]
+fn a_fault_tells_its_address() {
+    let Some(mut watch) = Watch::load() else { return };
+    let exe = OwnExe::copy("/bin/sh", "fault");
+    watch.want_exe(&exe.path);
+    // A function that calls itself for ever runs off the end of its stack.
+    let mut child = Reaped(
+        Command::new(&exe.path)
+            .args(["-c", "ulimit -c 0; ulimit -s 128; f() { f; }; f"])
+            .spawn()
+            .unwrap(),
+    );
+    let pid = child.0.id();
+    let sent = watch.expect("signal", |e| match &e.what {
+        What::Signal(sent) if sent.target.id.pid == pid => Some(sent.clone()),
+        _ => None,
+    });
+    assert_eq!((sent.signal, &sent.actor), (Signal(libc::SIGSEGV), &None));
+    assert_eq!(sent.disposition, Disposition::Default);
+    assert!(
+        sent.code > 0 && sent.fault_addr.is_some_and(|a| a > 4096),
+        "{sent:?}"
+    );
+    let (status, _) = watch.exit_of(pid);
+    assert!(
+        matches!(
+            status,
+            ExitStatus::Signal {
+                signal: Signal(libc::SIGSEGV),
+                ..
+            }
+        ),
+        "{status:?}"
+    );
+    child.0.wait().unwrap();
+}

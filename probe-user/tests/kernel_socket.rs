@@ -4,6 +4,7 @@ mod kernel_support;
 
 use std::{
     collections::BTreeSet,
+    io,
     net::{TcpListener, UdpSocket},
     os::fd::{AsFd, AsRawFd as _},
     path::Path,
@@ -34,13 +35,33 @@ fn cookie(socket: impl AsFd) -> SocketId {
     SocketId(cookie)
 }
 
-/// One declared port: its socket begins, by us, and ends.
-fn port_is_seen<S: AsFd>(watch: &mut Watch, address: &str, bind: impl FnOnce() -> S) {
-    let address: Address = address.parse().unwrap();
-    let mut wanted = Wanted::default();
-    wanted.add_address(&address);
-    watch.kernel.want(&wanted).unwrap();
-    let socket = bind();
+/// Declares a free port, and binds it. A child that another test is about to start holds a closed socket for a moment
+/// longer: then another port is taken.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
+fn bind_declared<S: AsFd>(
+    watch: &mut Watch,
+    scheme: &str,
+    ip: &str,
+    bind: fn(String) -> io::Result<S>,
+    port: fn(&S) -> u16,
+) -> (Address, S) {
+    for _ in 0..50 {
+        let place = format!("{ip}:{}", port(&bind(format!("{ip}:0")).unwrap()));
+        let address: Address = format!("{scheme}:{place}").parse().unwrap();
+        let mut wanted = Wanted::default();
+        wanted.add_address(&address);
+        watch.kernel.want(&wanted).unwrap();
+        match bind(place) {
+            Ok(socket) => return (address, socket),
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::AddrInUse),
+        }
+    }
+    panic!("no port of {ip} stays free");
+}
+
+/// Its socket begins, by us, and ends.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
+fn is_seen<S: AsFd>(watch: &mut Watch, (address, socket): (Address, S)) {
     let expected = (
         Some(cookie(&socket)),
         Some(rustix::fs::fstat(&socket).unwrap().st_ino),
@@ -74,17 +95,15 @@ fn port_is_seen<S: AsFd>(watch: &mut Watch, address: &str, bind: impl FnOnce() -
 #[test]
 fn declared_ports_are_seen_to_begin_and_end() {
     let Some(mut watch) = Watch::load() else { return };
-    // The kernel chooses free ports; nobody is likely to take them in between.
     for ip in ["127.0.0.1", "[::1]"] {
-        let Ok(listener) = TcpListener::bind(format!("{ip}:0")) else {
-            eprintln!("skipped {ip}: this machine has no such address");
+        if let Err(error) = UdpSocket::bind(format!("{ip}:0")) {
+            eprintln!("skipped {ip}: {error}");
             continue;
-        };
-        let place = format!("{ip}:{}", listener.local_addr().unwrap().port());
-        drop(listener);
-        port_is_seen(&mut watch, &format!("tcp:{place}"), || {
-            TcpListener::bind(&place).unwrap()
+        }
+        let listener = bind_declared(&mut watch, "tcp", ip, TcpListener::bind, |s| {
+            s.local_addr().unwrap().port()
         });
+        is_seen(&mut watch, listener);
         if !watch.kernel.plan().is_attached("sock_release") {
             eprintln!(
                 "skipped UDP: {:?}",
@@ -92,17 +111,10 @@ fn declared_ports_are_seen_to_begin_and_end() {
             );
             continue;
         }
-        let place = format!(
-            "{ip}:{}",
-            UdpSocket::bind(format!("{ip}:0"))
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port()
-        );
-        port_is_seen(&mut watch, &format!("udp:{place}"), || {
-            UdpSocket::bind(&place).unwrap()
+        let socket = bind_declared(&mut watch, "udp", ip, UdpSocket::bind, |s| {
+            s.local_addr().unwrap().port()
         });
+        is_seen(&mut watch, socket);
     }
     assert_eq!(watch.kernel.lost(), []);
 }

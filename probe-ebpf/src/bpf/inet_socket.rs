@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{RawTracePointContext, SockContext},
 };
 use aya_log_ebpf::debug;
-use probe_abi::{InetRecord, PortKey, RecordKind};
+use probe_abi::{ABSENT, InetRecord, PortKey, RecordKind};
 
 use super::{
     emit::emit,
@@ -42,14 +42,11 @@ fn describe(to: *mut InetRecord, sock: Object) {
         .read(offset!(inode_i_ino));
     to.netns = sock.follow(offset!(sock_net)).read(offset!(net_ns_inum));
     to.family = sock.read(offset!(sock_family));
+    // IPv4 leaves the rest of the zeroed address as it is.
     if to.family == AF_INET {
-        let address: [u8; 4] = sock.read(offset!(sock_rcv_saddr));
-        to.addr[0] = address[0];
-        to.addr[1] = address[1];
-        to.addr[2] = address[2];
-        to.addr[3] = address[3];
-    } else {
-        to.addr = sock.read(offset!(sock_v6_rcv_saddr));
+        sock.inside(offset!(sock_rcv_saddr)).bytes(&raw mut to.addr, 4);
+    } else if offset!(sock_v6_rcv_saddr) != ABSENT {
+        sock.inside(offset!(sock_v6_rcv_saddr)).bytes(&raw mut to.addr, 16);
     }
 }
 
