@@ -397,6 +397,7 @@ offsets! {
     sock_cookie = "sock"."__sk_common.skc_cookie";
     sock_type = "sock"."sk_type";
     sock_protocol = "sock"."sk_protocol";
+    inet_sport = "inet_sock"."inet_sport";
     net_ns_inum = "net"."ns.inum";
     unix_sock_addr = "unix_sock"."addr";
 }

@@ -63,7 +63,11 @@ pub(super) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let sock = Object(ctx.arg(0));
-    let port: u16 = sock.read(offset!(sock_num));
+    let mut port: u16 = sock.read(offset!(sock_num));
+    if port == 0 && !listens {
+        // A port that the kernel chose is given back before the state changes; its copy for headers is left.
+        port = u16::from_be(sock.read(offset!(inet_sport)));
+    }
     if !is_wanted(IPPROTO_TCP, port) {
         return 0;
     }
