@@ -68,6 +68,8 @@ pub struct Runtime {
     /// Why recording stopped, once it has.
     trace_error: Option<trace::TraceError>,
     queue: VecDeque<Event>,
+    /// The ring's events of one batch, before they are queued.
+    records: Vec<Event>,
     /// What is to be looked at when the events at hand are through.
     settle: BTreeSet<Address>,
     read_pid_files: BTreeSet<String>,
@@ -135,6 +137,7 @@ impl Runtime {
             trace,
             trace_error: None,
             queue: VecDeque::new(),
+            records: Vec::new(),
             settle: BTreeSet::new(),
             read_pid_files: BTreeSet::new(),
             resync: None,
@@ -193,15 +196,25 @@ impl Runtime {
     /// Takes everything that the sources hold.
     pub fn drain(&mut self, sink: &mut Sink<'_>) {
         loop {
-            // The kernel's records are taken out first and told last: what the file system said until then happened
-            // before them, for example that a daemon removed its PID file before it exited.
-            let mut records = Vec::new();
+            // Notifications carry no time. They are told before the first exit among the kernel's records, because that a
+            // daemon removed its PID file before it exited must be known then, and after what came before that exit.
+            let mut records = std::mem::take(&mut self.records);
             let taken = self.ring.drain(BATCH, |event| records.push(event));
-            self.take_notifications();
-            for mut event in records {
+            let exit = records
+                .iter()
+                .position(|e| matches!(e.what, What::Exit { .. }))
+                .unwrap_or(taken);
+            for (i, mut event) in records.drain(..).enumerate() {
+                if i == exit {
+                    self.take_notifications();
+                }
                 complete(&mut event);
                 self.queue.push_back(event);
             }
+            if exit == taken {
+                self.take_notifications();
+            }
+            self.records = records;
             self.run(sink);
             if taken > 0 && self.count_losses_at.is_none() {
                 self.count_losses_at = Some(clock::now() + COUNT_LOSSES_AFTER);

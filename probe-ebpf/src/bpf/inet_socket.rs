@@ -46,7 +46,8 @@ fn describe(to: *mut InetRecord, sock: Object) {
     if to.family == AF_INET {
         sock.inside(offset!(sock_rcv_saddr)).bytes(&raw mut to.addr, 4);
     } else if offset!(sock_v6_rcv_saddr) != ABSENT {
-        sock.inside(offset!(sock_v6_rcv_saddr)).bytes(&raw mut to.addr, 16);
+        sock.inside(offset!(sock_v6_rcv_saddr))
+            .bytes(&raw mut to.addr, 16);
     }
 }
 

@@ -42,6 +42,12 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
         discover(&mut config, &mut observer)?;
     }
     select(&mut config, &args.services)?;
+    if config.services.is_empty() {
+        bail!(
+            "nothing is declared, and nothing that listens or has a PID file under /run was found: start a daemon, or \
+             declare one with --unix PATH, --tcp PORT, --pid-file FILE, --exe PATH or --config FILE"
+        );
+    }
     let exes = exe_ids(&config);
     let epoch = format!("{:x}-{:x}", clock::now().0, std::process::id());
     let wall_offset_ns = clock::wall_offset();
