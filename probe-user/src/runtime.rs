@@ -29,6 +29,8 @@ use crate::{
 
 /// Ring-buffer records taken before the other sources are looked at again.
 const BATCH: usize = 1024;
+/// Events that may wait for the engine. In a storm that does not end, a level is told although more records wait.
+const QUEUE_LIMIT: usize = 64 * BATCH;
 /// How long after the last record the kernel's counters of losses are read. Reading them costs more than a record.
 const COUNT_LOSSES_AFTER: Duration = Duration::from_millis(100);
 /// Snapshots that one snapshot may lead to, each because it met processes that the kernel was not yet following.
@@ -195,34 +197,45 @@ impl Runtime {
 
     /// Takes everything that the sources hold.
     pub fn drain(&mut self, sink: &mut Sink<'_>) {
-        loop {
-            // Notifications carry no time. They are told before the first exit among the kernel's records, because that a
-            // daemon removed its PID file before it exited must be known then, and after what came before that exit.
-            let mut records = std::mem::take(&mut self.records);
-            let taken = self.ring.drain(BATCH, |event| records.push(event));
-            let exit = records
-                .iter()
-                .position(|e| matches!(e.what, What::Exit { .. }))
-                .unwrap_or(taken);
-            for (i, mut event) in records.drain(..).enumerate() {
-                if i == exit {
-                    self.take_notifications();
-                }
-                complete(&mut event);
-                self.queue.push_back(event);
-            }
-            if exit == taken {
+        while self.take_edges() == BATCH {
+            self.run(sink);
+        }
+        self.run(sink);
+    }
+
+    /// Queues what the kernel and the file system have told, and gives the number of the kernel's records.
+    fn take_edges(&mut self) -> usize {
+        // Notifications carry no time. They are told before the first exit among the kernel's records, because that a
+        // daemon removed its PID file before it exited must be known then, and after what came before that exit.
+        let mut records = std::mem::take(&mut self.records);
+        let taken = self.ring.drain(BATCH, |event| records.push(event));
+        let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
+        for (i, mut event) in records.drain(..).enumerate() {
+            if Some(i) == exit {
                 self.take_notifications();
             }
-            self.records = records;
-            self.run(sink);
-            if taken > 0 && self.count_losses_at.is_none() {
-                self.count_losses_at = Some(clock::now() + COUNT_LOSSES_AFTER);
-            }
-            if taken < BATCH {
-                break;
-            }
+            complete(&mut event);
+            self.queue.push_back(event);
         }
+        if exit.is_none() {
+            self.take_notifications();
+        }
+        self.records = records;
+        if taken > 0 && self.count_losses_at.is_none() {
+            self.count_losses_at = Some(clock::now() + COUNT_LOSSES_AFTER);
+        }
+        taken
+    }
+
+    /// Queues a level behind every edge that happened before it was read: a level knows of children and exits that the
+    /// ring buffer still holds.
+    fn tell_level(&mut self, at: Nanos, what: What) {
+        while self.take_edges() == BATCH && self.queue.len() < QUEUE_LIMIT {}
+        self.queue.push_back(Event {
+            at,
+            time_source: TimeSource::Observed,
+            what,
+        });
     }
 
     /// Ends recording and says whether it is whole.
@@ -316,11 +329,7 @@ impl Runtime {
                 }
                 let at = clock::now();
                 let state = pid_file::read(path.as_ref());
-                self.queue.push_back(Event {
-                    at,
-                    time_source: TimeSource::Observed,
-                    what: What::PidFile(state),
-                });
+                self.tell_level(at, What::PidFile(state));
             } else if let Some(reason) = self.resync.take() {
                 rounds += 1;
                 if rounds > RESYNC_ROUNDS {
@@ -381,11 +390,7 @@ impl Runtime {
         let at = clock::now();
         let state = self.observer.address(address);
         self.follow_sockets(&state);
-        self.queue.push_back(Event {
-            at,
-            time_source: TimeSource::Observed,
-            what: What::Address(state),
-        });
+        self.tell_level(at, What::Address(state));
     }
 
     fn look_at_all(&mut self, reason: SnapshotReason) {
@@ -403,11 +408,7 @@ impl Runtime {
             self.follow_sockets(state);
         }
         let at = snapshot.began;
-        self.queue.push_back(Event {
-            at,
-            time_source: TimeSource::Observed,
-            what: What::Snapshot(snapshot),
-        });
+        self.tell_level(at, What::Snapshot(snapshot));
     }
 
     /// Watches for the last close of every live socket of a declared address.

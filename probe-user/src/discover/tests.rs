@@ -50,6 +50,7 @@ fn socket(address: &str, holders: &[u32]) -> Found {
         ip,
         queue: 0,
         backlog: 0,
+        head: None,
         holders_known: true,
         holders,
     };

@@ -38,6 +38,7 @@ const MAX_SOCKETS: usize = 1 << 20;
 /// States as the kernel numbers them for every family (`include/net/tcp_states.h`).
 const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 
 const RCV_SHUTDOWN: u8 = 1;
@@ -99,6 +100,8 @@ pub struct UnixSocket {
     /// Connections not yet accepted, and how many may be. 0 for datagram sockets.
     pub queue: u32,
     pub backlog: u32,
+    /// Inode of the peer that has waited longest to be accepted.
+    pub head: Option<u64>,
 }
 
 /// A TCP listener, or a bound UDP socket that is not connected.
@@ -185,6 +188,25 @@ impl Diag {
         // Port 0: a raw or a just created socket.
         found.retain(|s: &InetSocket| s.port != 0);
         Ok(found)
+    }
+
+    /// The oldest connection to a local TCP port that waits to be accepted, by its cookie. Cookies are given in ascending
+    /// order, the first time that somebody asks, and a connection has no inode before it is accepted: as long as the same
+    /// one is the oldest, nothing was accepted that came after it.
+    ///
+    /// # Errors
+    /// When the kernel can't be asked or did not answer in peace.
+    pub fn oldest_waiting(&mut self, family: u8, port: u16) -> Result<Option<u64>, DiagError> {
+        // A peer that has given up in the meantime still waits in the queue.
+        let states = 1 << ESTABLISHED | 1 << CLOSE_WAIT;
+        let request = wire::InetRequest::new(family, libc::IPPROTO_TCP as u8, states).at_port(port);
+        let mut found = Vec::new();
+        self.dump("TCP connections", request.as_bytes(), &mut found, |payload| {
+            Ok(inet_socket(payload, true)?
+                .filter(|s| s.inode == 0)
+                .map(|s| s.id.0))
+        })?;
+        Ok(found.into_iter().min())
     }
 
     fn dump<T>(
@@ -320,7 +342,7 @@ fn unix_socket(payload: &[u8]) -> Result<Option<UnixSocket>, &'static str> {
     if header.state == ESTABLISHED && kind != UnixType::Datagram {
         return Ok(None);
     }
-    let (mut name, mut file, mut queue, mut shutdown) = (None, None, (0, 0), 0);
+    let (mut name, mut file, mut queue, mut shutdown, mut head) = (None, None, (0, 0), 0, None);
     for (attribute, value) in wire::Attributes::new(attributes) {
         match attribute {
             wire::UNIX_DIAG_NAME => name = unix_name(value),
@@ -335,6 +357,11 @@ fn unix_socket(payload: &[u8]) -> Result<Option<UnixSocket>, &'static str> {
             wire::UNIX_DIAG_RQLEN => {
                 queue = <[u32; 2]>::read_from_prefix(value)
                     .map_or((0, 0), |([waiting, limit], _)| (waiting, limit));
+            }
+            wire::UNIX_DIAG_ICONS => {
+                head = u32::read_from_prefix(value)
+                    .ok()
+                    .map(|(inode, _)| u64::from(inode));
             }
             wire::UNIX_DIAG_SHUTDOWN => shutdown = value.first().copied().unwrap_or(0),
             _ => {}
@@ -360,6 +387,7 @@ fn unix_socket(payload: &[u8]) -> Result<Option<UnixSocket>, &'static str> {
         file,
         queue,
         backlog,
+        head: head.filter(|_| listening),
     }))
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Dumps {
     unix: Option<Result<Vec<UnixSocket>, String>>,
     tcp: Option<Result<Vec<InetSocket>, String>>,
     udp: Option<Result<Vec<InetSocket>, String>>,
+    /// The oldest waiting connection of TCP listeners that have any, by the listener.
+    waiting: BTreeMap<SocketId, u64>,
 }
 
 pub(super) struct Match {
@@ -63,6 +65,7 @@ impl Dumps {
         }
         if any(|a| matches!(a, Address::Tcp(_))) {
             dumps.tcp = Some(inet(diag, libc::IPPROTO_TCP as u16));
+            dumps.waiting = waiting(diag, addresses, dumps.tcp.as_ref());
         }
         if any(|a| matches!(a, Address::Udp(_))) {
             dumps.udp = Some(inet(diag, libc::IPPROTO_UDP as u16));
@@ -90,7 +93,13 @@ impl Dumps {
                 .collect())
         };
         match address {
-            Address::Tcp(want) => dumped(&self.tcp, want),
+            Address::Tcp(want) => {
+                let mut found: Vec<Match> = dumped(&self.tcp, want)?;
+                for m in &mut found {
+                    m.socket.head = self.waiting.get(&m.socket.id).copied();
+                }
+                Ok(found)
+            }
             Address::Udp(want) => dumped(&self.udp, want),
             Address::Unix(_) | Address::Abstract(_) => {
                 let sockets = self
@@ -106,6 +115,33 @@ impl Dumps {
             }
         }
     }
+}
+
+/// Asked only of listeners that have a queue. What can't be read is left out: then no stall is told.
+fn waiting(
+    diag: &mut Diag,
+    addresses: &[&Address],
+    listeners: Option<&Result<Vec<InetSocket>, String>>,
+) -> BTreeMap<SocketId, u64> {
+    let declared = |s: &&InetSocket| {
+        addresses
+            .iter()
+            .any(|a| matches!(a, Address::Tcp(want) if serves(want, s)))
+    };
+    let listeners = listeners
+        .and_then(|l| l.as_ref().ok())
+        .map_or(&[][..], Vec::as_slice);
+    let queueing = listeners.iter().filter(|s| s.queue > 0).filter(declared);
+    queueing
+        .filter_map(|s| {
+            let family = if s.ip.is_ipv4() {
+                libc::AF_INET
+            } else {
+                libc::AF_INET6
+            };
+            Some((s.id, diag.oldest_waiting(family as u8, s.port).ok()??))
+        })
+        .collect()
 }
 
 /// Both families; a host without IPv6 has only the first.
@@ -182,7 +218,7 @@ pub(super) fn unix_socket(socket: &UnixSocket) -> Socket {
         ip: None,
         queue: socket.queue,
         backlog: socket.backlog,
-        head: None,
+        head: socket.head,
         holders: Vec::new(),
         holders_known: false,
     }

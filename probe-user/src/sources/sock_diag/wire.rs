@@ -13,12 +13,14 @@ pub(super) const SOCK_DIAG_BY_FAMILY: i32 = 20;
 
 pub(super) const UNIX_DIAG_NAME: u16 = 0;
 pub(super) const UNIX_DIAG_VFS: u16 = 1;
+pub(super) const UNIX_DIAG_ICONS: u16 = 3;
 pub(super) const UNIX_DIAG_RQLEN: u16 = 4;
 pub(super) const UNIX_DIAG_SHUTDOWN: u16 = 6;
 pub(super) const INET_DIAG_SKV6ONLY: u16 = 11;
 
 const UDIAG_SHOW_NAME: u32 = 1 << 0;
 const UDIAG_SHOW_VFS: u32 = 1 << 1;
+const UDIAG_SHOW_ICONS: u32 = 1 << 3;
 const UDIAG_SHOW_RQLEN: u32 = 1 << 4;
 
 /// "No cookie": any socket.
@@ -60,7 +62,7 @@ impl UnixRequest {
             pad: 0,
             states,
             inode: 0,
-            show: UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_RQLEN,
+            show: UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN,
             cookie: INET_DIAG_NOCOOKIE,
         }
     }
@@ -120,6 +122,14 @@ impl InetRequest {
                 cookie: INET_DIAG_NOCOOKIE.map(U32::from),
             },
         }
+    }
+}
+
+impl InetRequest {
+    /// Only sockets of this local port.
+    pub(super) fn at_port(mut self, port: u16) -> Self {
+        self.id.source_port = port.into();
+        self
     }
 }
 
