@@ -211,3 +211,18 @@ impl AsRawFd for BpfLog {
         self.0.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_can_live_in_other_threads() {
+        fn is_send<T: Send + 'static>() {}
+        is_send::<Kernel>();
+        is_send::<Ring>();
+        is_send::<Iterators>();
+        is_send::<BpfLog>();
+        is_send::<LoadError>();
+    }
+}

@@ -154,7 +154,19 @@ pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<(Ebpf, Plan),
         .load(OBJECT)
         .map_err(|e| LoadError::Object(Box::new(e)))?;
     let plan = attach_all(&mut ebpf, facts, &offsets, &types)?;
+    drop(loader);
+    drop(types);
+    give_back_memory();
     Ok((ebpf, plan))
+}
+
+/// The kernel's types take some 20 MB while they are looked at, which the allocator would keep.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointers, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn attach_all(ebpf: &mut Ebpf, facts: &Facts, offsets: &Offsets, types: &Btf) -> Result<Plan, LoadError> {
