@@ -8,3 +8,6 @@ pub mod path;
 pub mod pid_file;
 pub mod process;
 pub mod sock_diag;
+
+#[cfg(test)]
+pub(crate) mod testing;
