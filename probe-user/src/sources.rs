@@ -3,10 +3,12 @@
 
 pub mod close_watch;
 pub mod directory_watch;
+pub mod heartbeat;
 pub mod observer;
 pub mod path;
 pub mod pid_file;
 pub mod process;
+pub mod process_state;
 pub mod sock_diag;
 
 #[cfg(test)]
