@@ -138,13 +138,6 @@ macro_rules! names {
 }
 
 /// Calls that can sleep for long; on files, on other processes, on the network.
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    expect(
-        clippy::let_and_return,
-        reason = "newer architectures have no older calls to add"
-    )
-)]
 fn name_of(number: i64) -> Option<&'static str> {
     let found = names! { number;
         SYS_accept SYS_accept4 SYS_bind SYS_brk SYS_clock_nanosleep SYS_clone SYS_clone3 SYS_close SYS_close_range
