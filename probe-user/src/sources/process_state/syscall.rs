@@ -157,12 +157,10 @@ fn name_of(number: i64) -> Option<&'static str> {
         SYS_umount2 SYS_unlinkat SYS_unshare SYS_utimensat SYS_vmsplice SYS_wait4 SYS_waitid SYS_write SYS_writev
     };
     #[cfg(target_arch = "x86_64")]
-    let found = found.or_else(|| {
-        names! { number;
-            SYS_access SYS_chmod SYS_chown SYS_creat SYS_epoll_wait SYS_fork SYS_getdents SYS_lchown SYS_link
-            SYS_lstat SYS_mkdir SYS_mknod SYS_open SYS_pause SYS_poll SYS_readlink SYS_rename SYS_rmdir SYS_select
-            SYS_stat SYS_symlink SYS_unlink SYS_utime SYS_utimes SYS_vfork
-        }
+    let found = found.or(names! { number;
+        SYS_access SYS_chmod SYS_chown SYS_creat SYS_epoll_wait SYS_fork SYS_getdents SYS_lchown SYS_link
+        SYS_lstat SYS_mkdir SYS_mknod SYS_open SYS_pause SYS_poll SYS_readlink SYS_rename SYS_rmdir SYS_select
+        SYS_stat SYS_symlink SYS_unlink SYS_utime SYS_utimes SYS_vfork
     });
     found.map(|name| name.strip_prefix("SYS_").unwrap_or(name))
 }

@@ -69,9 +69,14 @@ impl Played {
         kill(nix::unistd::Pid::from_raw(self.0.id() as i32), signal).unwrap();
     }
 
+    /// The first state for which this holds.
     fn until(&self, what: &str, holds: impl Fn(&ProcessState) -> bool) -> ProcessState {
-        until(what, || holds(&self.look()));
-        self.look()
+        let mut state = self.look();
+        until(what, || {
+            state = self.look();
+            holds(&state)
+        });
+        state
     }
 }
 
@@ -246,7 +251,13 @@ fn a_stopped_process_is_stopped_until_it_is_continued() {
 
 #[test]
 fn caught_and_ignored_signals_show() {
-    let masks = Played::new("handler").masks();
+    let child = Played::new("handler");
+    // A thread that begins or ends blocks everything for a moment.
+    let state = child.until("no thread begins or ends", |s| {
+        s.masks
+            .is_some_and(|m| !SignalMasks::has(m.blocked, Signal::TERM))
+    });
+    let masks = state.masks.unwrap();
     assert!(SignalMasks::has(masks.caught, Signal::USR1));
     assert!(SignalMasks::has(masks.ignored, Signal::HUP));
     assert!(!SignalMasks::has(masks.caught | masks.blocked, Signal::HUP));
@@ -267,24 +278,27 @@ fn a_blocked_signal_is_pending_until_somebody_takes_it() {
     assert_eq!(child.look().run, RunState::Running);
 }
 
-/// The thread that blocks a signal.
+/// The thread that blocks a signal, and not everything, as one does that begins or ends.
 fn child_thread(child: &Played, signal: Signal) -> u32 {
-    let pid = child.0.id();
-    let threads = Threads::read(pid);
-    let one = threads.list.iter().find(|t| {
-        let one = Threads::of(vec![(*t).clone()]);
-        SignalMasks::has(one.masks().unwrap().blocked, signal)
+    let mut found = None;
+    until("one thread blocks the signal", || {
+        found = Threads::read(child.0.id()).list.into_iter().find(|t| {
+            let blocked = Threads::of(vec![t.clone()]).masks().map_or(0, |m| m.blocked);
+            SignalMasks::has(blocked, signal) && !SignalMasks::has(blocked, Signal::TERM)
+        });
+        found.is_some()
     });
-    one.unwrap().tid
+    found.unwrap().tid
 }
 
 #[test]
 fn a_thread_in_sigwait_shows_though_no_mask_does() {
     let child = Played::new("sigwait");
-    let state = child.until("a thread is in sigwait", |s| s.masks.is_some_and(|m| m.waiting));
-    let masks = state.masks.unwrap();
-    assert!(masks.handles(Signal::USR1));
-    assert!(!SignalMasks::has(masks.blocked | masks.caught, Signal::USR1));
+    let state = child.until("a thread is in sigwait, which opens what it waits for", |s| {
+        s.masks
+            .is_some_and(|m| m.waiting && !SignalMasks::has(m.blocked | m.caught, Signal::USR1))
+    });
+    assert!(state.masks.unwrap().handles(Signal::USR1));
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn directories_that_come_later_are_noticed() {
         fs::rename(scene.path("x"), scene.path("old")).unwrap();
         fs::remove_dir_all(scene.path("old")).unwrap();
         assert_eq!(scene.drain(), None);
+        tick();
     }
     assert_eq!(scene.heartbeats.blind().count(), 0);
 }
@@ -128,7 +129,7 @@ fn links_are_followed_wherever_they_lead() {
     symlink("v2", scene.path("next")).unwrap();
     fs::rename(scene.path("next"), scene.path("current")).unwrap();
     assert_eq!(scene.drain(), None);
-    let now = clock::now();
+    let now = tick();
     fs::write(scene.path("v2/real"), "").unwrap();
     assert_fresh(scene.drain(), now);
     // What the link led to before is not watched any more.
@@ -201,4 +202,50 @@ fn an_overflow_of_the_queue_loses_no_beat() {
     fs::write(scene.path("run/beat"), "").unwrap();
     set_age(&scene.path("run/beat"), 0);
     assert_fresh(scene.drain(), later);
+}
+
+/// In a user namespace of its own, where the limit can be lowered.
+#[test]
+#[ignore = "runs as the child of the one below"]
+fn child_without_watches() {
+    // Never the limit of the whole machine.
+    let ids = fs::read_to_string("/proc/self/uid_map").unwrap();
+    if ids.contains("4294967295") {
+        return;
+    }
+    fs::write("/proc/sys/user/max_inotify_watches", "1").unwrap();
+    let mut scene = Scene::new(FILE, |dir| {
+        run(dir);
+        fs::write(dir.join("run/beat"), "").unwrap();
+    });
+    // What is there is read all the same.
+    assert!(scene.initial().is_some());
+    let blind: Vec<_> = scene.heartbeats.blind().collect();
+    assert!(
+        blind.len() == 1 && blind[0].contains("fs.inotify.max_user_watches"),
+        "{blind:?}"
+    );
+    fs::write("/proc/sys/user/max_inotify_watches", "100").unwrap();
+    scene.initial();
+    assert_eq!(scene.heartbeats.blind().count(), 0);
+    println!("blind for a while");
+}
+
+#[test]
+fn a_lack_of_watches_is_told() {
+    let child = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "sources::heartbeat::tests::file::child_without_watches",
+        ])
+        .args(["--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && text.contains("blind for a while"),
+        "{child:?}"
+    );
 }
