@@ -21,8 +21,9 @@ use crate::{
         close_watch::{CloseWatch, CloseWatchError, Closed},
         directory_watch::{DirectoryEvent, DirectoryWatch},
         file_watch::{FileEvent, FileWatch},
+        heartbeat::Heartbeats,
         observer::Observer,
-        path, pid_file, process,
+        path, pid_file, process, process_state,
     },
     trace,
 };
@@ -45,6 +46,8 @@ pub enum RuntimeError {
     NoRing,
     #[error("directories cannot be watched: {0}")]
     Directories(std::io::Error),
+    #[error("heartbeats cannot be watched: {0}")]
+    Heartbeats(std::io::Error),
     #[error("files cannot be watched (inotify): {0}")]
     Files(std::io::Error),
     #[error("sockets cannot be watched (inotify): {0}")]
@@ -63,6 +66,7 @@ pub struct Runtime {
     closes: CloseWatch,
     directories: DirectoryWatch,
     files: FileWatch,
+    heartbeats: Heartbeats,
     /// Declared paths by what they are.
     sockets: BTreeMap<PathBuf, Address>,
     pid_files: BTreeMap<PathBuf, String>,
@@ -75,6 +79,7 @@ pub struct Runtime {
     /// What is to be looked at when the events at hand are through.
     settle: BTreeSet<Address>,
     read_pid_files: BTreeSet<String>,
+    looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
     count_losses_at: Option<Nanos>,
 }
@@ -124,6 +129,7 @@ impl Runtime {
             }
         }
         kernel.want(&wanted(&config, exes))?;
+        let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
         let ring = kernel.ring().ok_or(RuntimeError::NoRing)?;
         Ok(Self {
             engine: Engine::new(config.clone(), exes),
@@ -134,6 +140,7 @@ impl Runtime {
             closes: CloseWatch::new().map_err(RuntimeError::Closes)?,
             directories,
             files: FileWatch::new().map_err(RuntimeError::Files)?,
+            heartbeats,
             sockets,
             pid_files,
             trace,
@@ -142,6 +149,7 @@ impl Runtime {
             records: Vec::new(),
             settle: BTreeSet::new(),
             read_pid_files: BTreeSet::new(),
+            looks: BTreeSet::new(),
             resync: None,
             count_losses_at: None,
         })
@@ -160,19 +168,24 @@ impl Runtime {
     }
 
     /// File descriptors whose readiness means [`Runtime::drain`].
-    pub fn fds(&self) -> [BorrowedFd<'_>; 4] {
+    pub fn fds(&self) -> [BorrowedFd<'_>; 5] {
         use std::os::fd::AsFd;
         [
             self.ring.as_fd(),
             self.closes.as_fd(),
             self.directories.as_fd(),
             self.files.as_fd(),
+            self.heartbeats.as_fd(),
         ]
     }
 
     pub fn deadline(&self) -> Option<Nanos> {
-        let (engine, losses) = (self.engine.deadline(), self.count_losses_at);
-        engine.into_iter().chain(losses).min()
+        let (engine, heartbeats) = (self.engine.deadline(), self.heartbeats.deadline());
+        engine
+            .into_iter()
+            .chain(heartbeats)
+            .chain(self.count_losses_at)
+            .min()
     }
 
     pub fn mains(&self) -> Vec<Option<ProcId>> {
@@ -192,6 +205,10 @@ impl Runtime {
         }
         if self.count_losses_at.is_some_and(|at| at <= now) {
             self.count_losses(sink);
+        }
+        // Active checks and long logs go by the clock.
+        if self.heartbeats.deadline().is_some_and(|at| at <= now) {
+            self.drain(sink);
         }
     }
 
@@ -302,6 +319,8 @@ impl Runtime {
             }));
         }
         let queue = &mut self.queue;
+        self.heartbeats
+            .drain(clock::now(), |what| queue.push_back(observed(what)));
         self.closes.drain(|closed| {
             queue.push_back(observed(match closed {
                 Closed::Socket(inode) => What::SocketClosed { inode },
@@ -330,6 +349,10 @@ impl Runtime {
                 let at = clock::now();
                 let state = pid_file::read(path.as_ref());
                 self.tell_level(at, What::PidFile(state));
+            } else if let Some(id) = self.looks.pop_first() {
+                let at = clock::now();
+                let state = process_state::look(id);
+                self.tell_level(at, What::Process(state));
             } else if let Some(reason) = self.resync.take() {
                 rounds += 1;
                 if rounds > RESYNC_ROUNDS {
@@ -361,7 +384,9 @@ impl Runtime {
                 Effect::ReadPidFile(path) => {
                     self.read_pid_files.insert(path);
                 }
-                Effect::Look(_) => {}
+                Effect::Look(id) => {
+                    self.looks.insert(id);
+                }
                 Effect::Supervise(id, start) => {
                     if let Err(e) = self.kernel.supervise(id, start) {
                         tracing::warn!("process {} cannot be followed: {e}", id.pid);
@@ -394,6 +419,9 @@ impl Runtime {
     }
 
     fn look_at_all(&mut self, reason: SnapshotReason) {
+        let queue = &mut self.queue;
+        self.heartbeats
+            .initial(clock::now(), |what| queue.push_back(observed(what)));
         let mut snapshot = self.observer.snapshot(&self.config, reason);
         // Members stay members for as long as they live, whether or not a declaration still selects them.
         let listed: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();

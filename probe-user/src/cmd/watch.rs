@@ -34,10 +34,7 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
     })?;
     let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
     let mut observer = Observer::new(tables)?;
-    let mut config = match declared {
-        Some(config) => config,
-        None => Config::default(),
-    };
+    let mut config = declared.unwrap_or_default();
     if args.discover || config.services.is_empty() {
         discover(&mut config, &mut observer)?;
     }
@@ -196,9 +193,10 @@ impl Watching {
         let mut hup = tokio::signal::unix::signal(SignalKind::hangup())?;
         // The descriptors are registered twice over: tokio must not own what the runtime reads.
         let fds = self.runtime.fds().map(|fd| fd.try_clone_to_owned());
-        let [ring, closes, directories, files] = fds;
+        let [ring, closes, directories, files, heartbeats] = fds;
         let (ring, closes) = (register(ring?)?, register(closes?)?);
         let (directories, files) = (register(directories?)?, register(files?)?);
+        let heartbeats = register(heartbeats?)?;
         let log_fd = match &log {
             Some(l) => Some(register(std::os::fd::AsFd::as_fd(l).try_clone_to_owned()?)?),
             None => None,
@@ -250,6 +248,10 @@ impl Watching {
                     self.runtime.drain(&mut sink);
                 }
                 ready = files.readable() => {
+                    ready?.clear_ready();
+                    self.runtime.drain(&mut sink);
+                }
+                ready = heartbeats.readable() => {
                     ready?.clear_ready();
                     self.runtime.drain(&mut sink);
                 }
