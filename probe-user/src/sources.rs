@@ -8,3 +8,5 @@ pub mod path;
 pub mod pid_file;
 pub mod process;
 pub mod sock_diag;
+#[cfg(feature = "systemd")]
+pub mod systemd;

@@ -108,6 +108,18 @@ pub(super) fn judge(engine: &Engine, s: usize) -> Verdict {
     verdict
 }
 
+/// Facts of the kind, beyond what every finding has.
+pub(super) fn facts(
+    engine: &Engine,
+    s: usize,
+    condition: &Condition,
+) -> serde_json::Map<String, serde_json::Value> {
+    match condition.key.kind {
+        Kind::CrashLoop => crash_loop::facts(&View::new(engine, s)),
+        _ => serde_json::Map::new(),
+    }
+}
+
 /// What ended a condition that no longer holds.
 pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
     let view = View::new(engine, s);
@@ -118,7 +130,7 @@ pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
         Kind::StalePidFile => stale_pid_file::resolution(&view),
         Kind::AddressTaken => address_taken::resolution(&view, was),
         Kind::Stopped => stopped::resolution(&view),
-        Kind::CrashLoop => "no more ends within the window".to_owned(),
+        Kind::CrashLoop => crash_loop::resolution(&view),
         Kind::SlowStop => "the process has ended".to_owned(),
         Kind::StaleHeartbeat => match &view.service.main {
             Some(_) => "it shows signs of life again".to_owned(),

@@ -65,6 +65,7 @@ fn found(state: FindingState) -> Finding {
         summary: "no process holds /run/anna/annad.sock".into(),
         resolution: None,
         evidence: vec![41, 44],
+        facts: serde_json::Map::new(),
     }
 }
 
