@@ -62,6 +62,14 @@ impl<'a> View<'a> {
         self.service.open.contains_key(key)
     }
 
+    /// Until when what this end left behind is explained by its having been asked for: the next life may still be about
+    /// to replace it.
+    fn excused_until(&self, end: &End) -> Option<Nanos> {
+        let began = self.service.main.as_ref().map_or(end.at, |m| m.began);
+        end.explains_leftovers()
+            .then(|| end.at.max(began) + self.service.decl.ready_within)
+    }
+
     /// Until when a member that has not yet shown that it counts may still be starting.
     fn starting_until(&self) -> Option<Nanos> {
         let youngest = self

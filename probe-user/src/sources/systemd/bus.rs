@@ -111,7 +111,7 @@ fn stream(path: &Path) -> io::Result<UnixStream> {
 /// A bus of a user lets in nobody else, root included, and asks the kernel whose connection it is: that of the thread
 /// that made it. A thread of its own is that user for this one call, and ends; its directory is that user's to fill, so
 /// root's rights should not follow what lies there either.
-fn stream_as(uid: u32, path: &Path) -> io::Result<UnixStream> {
+pub(super) fn stream_as(uid: u32, path: &Path) -> io::Result<UnixStream> {
     if rustix::process::geteuid().as_raw() == uid {
         return stream(path);
     }
