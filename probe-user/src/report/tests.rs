@@ -104,6 +104,18 @@ fn watching() -> Watching {
 }
 
 #[test]
+fn facts_of_a_finding_stand_among_its_fields() {
+    let mut f = found(FindingState::Opened);
+    f.kind = Kind::CrashLoop;
+    f.facts.insert("gave_up".into(), true.into());
+    let text = line(options(true), &Effect::Find(Box::new(f)));
+    assert!(
+        text.trim_end().ends_with(r#","resolution":null,"gave_up":true}"#),
+        "{text}"
+    );
+}
+
+#[test]
 fn json_lines_follow_the_contract() {
     assert_eq!(
         line(options(true), &shown()),
