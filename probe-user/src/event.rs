@@ -314,6 +314,8 @@ pub struct UnitState {
     pub user: Option<String>,
     /// `None`: the unit has no main process now.
     pub main_pid: Option<u32>,
+    /// The last main process, whether it lives or not: tells it from the unit's helpers, as those of `ExecStartPre=`.
+    pub exec_main_pid: Option<u32>,
     /// The process that was the main one while it was read. `None` where it had gone.
     pub process: Option<Process>,
     /// `active`, `deactivating`, `failed` and so on.

@@ -209,6 +209,7 @@ impl Engine {
         let service = &mut self.services[s];
         let named = [service.named_by_unit(), service.named_by_pid_file()];
         let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
+        let tells_helpers = service.unit_tells_helpers();
         let mut due: Option<Nanos> = None;
         let ServiceState {
             members,
@@ -226,9 +227,10 @@ impl Engine {
                 named.contains(&Some(*id))
                     || holders.contains(id)
                     || decl.pid == Some(id.pid)
-                    || members
-                        .get(id)
-                        .is_some_and(|m| decl.unit.is_some() && m.process.unit == decl.unit)
+                    || !tells_helpers
+                        && members
+                            .get(id)
+                            .is_some_and(|m| decl.unit.is_some() && m.process.unit == decl.unit)
             });
             let old_enough = i.root.start + decl.ready_within;
             if by_name || plain && old_enough <= now {
@@ -472,13 +474,13 @@ impl Engine {
             service.instances.remove(&m.instance);
         }
         let actor = end.actor();
+        if !counted {
+            service.may_have_been_main(&end);
+        }
         if was_main {
             service.main = None;
             if counted && kind == EndKind::Crash {
-                if service.crashes.len() >= service.decl.crash_loop.restarts.max(1) as usize {
-                    service.crashes.pop_front();
-                }
-                service.crashes.push_back(end.clone());
+                service.note_crash(end.clone());
             }
             if counted && (kind != EndKind::Handover || !survivors) {
                 service.last_end = Some(end);

@@ -214,6 +214,8 @@ pub(super) struct ServiceState {
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
     /// What systemd last said of its unit.
     pub(super) unit: Option<super::unit::Seen>,
+    /// Ends of processes of the unit, until systemd says whether they were the main one.
+    pub(super) unconfirmed: VecDeque<End>,
     /// The last sign of life, and its event.
     pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.
@@ -238,6 +240,7 @@ impl ServiceState {
             holder_ends: VecDeque::new(),
             pid_file: None,
             unit: None,
+            unconfirmed: VecDeque::new(),
             beat: None,
             down: None,
             open: BTreeMap::new(),

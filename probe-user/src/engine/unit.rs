@@ -52,6 +52,8 @@ impl Engine {
                 seq,
             });
             if state.error.is_none() {
+                let at = self.at;
+                self.services[s].confirm(&state, at);
                 self.take_job(s, &state, seq);
             }
             self.qualify(s);
@@ -145,6 +147,55 @@ impl ServiceState {
     pub(super) fn named_by_unit(&self) -> Option<ProcId> {
         let id = self.unit.as_ref()?.state.process.as_ref()?.id;
         self.members.contains_key(&id).then_some(id)
+    }
+
+    /// Whether a process of the unit need not be the service: systemd names the main one, and the others are helpers that
+    /// it runs before, beside or after that. Not so where an active unit has none that systemd knows of.
+    pub(super) fn unit_tells_helpers(&self) -> bool {
+        let state = self.unit.as_ref().map(|u| &u.state);
+        state.is_some_and(|s| s.error.is_none() && (s.main_pid.is_some() || s.active_state != "active"))
+    }
+
+    /// Keeps the end of a process of the unit that systemd had not yet named: a main process can end before systemd can
+    /// be asked.
+    pub(super) fn may_have_been_main(&mut self, end: &End) {
+        if self.unit_tells_helpers() && end.process.unit.is_some() && end.process.unit == self.decl.unit {
+            keep(&mut self.unconfirmed, end.clone());
+        }
+    }
+
+    /// Makes an end count whose process systemd names as its last main one. The others' were helpers'.
+    fn confirm(&mut self, state: &UnitState, at: Nanos) {
+        // A pid that was used again is another process.
+        let main = |e: &End| {
+            state.exec_main_pid == Some(e.process.id.pid)
+                && state.process.as_ref().is_none_or(|p| p.id == e.process.id)
+        };
+        self.unconfirmed
+            .retain(|e| at.since(e.at) < self.decl.ready_within);
+        let Some(mut end) = self.unconfirmed.iter().rfind(|e| main(e)).cloned() else {
+            return;
+        };
+        self.unconfirmed.clear();
+        end.was_main = true;
+        self.generation += 1;
+        self.generation_instance = None;
+        self.ready = false;
+        if is_a_death(&end, &self.decl.signals.handled) {
+            keep(&mut self.deaths, end.clone());
+        }
+        if end.kind == EndKind::Crash {
+            self.note_crash(end.clone());
+        }
+        self.last_end = Some(end);
+    }
+
+    /// As many as make a crash loop are kept.
+    pub(super) fn note_crash(&mut self, end: End) {
+        if self.crashes.len() >= self.decl.crash_loop.restarts.max(1) as usize {
+            self.crashes.pop_front();
+        }
+        self.crashes.push_back(end);
     }
 
     /// Who had asked the instance's last main process to stop, when it has ended so.

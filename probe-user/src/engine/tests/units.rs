@@ -33,6 +33,7 @@ impl World {
         UnitState {
             unit: UNIT.into(),
             main_pid: main,
+            exec_main_pid: main,
             process: main.and_then(|p| self.processes.get(&p)).cloned(),
             active_state: active.into(),
             sub_state: sub.into(),
@@ -280,6 +281,79 @@ fn the_units_main_process_comes_before_the_oldest_and_the_pid_files() {
     // It has ended, and systemd has not yet said so.
     w.exit(60, ExitStatus::Code(0));
     assert_eq!(w.main(), Some(50));
+}
+
+/// `ExecStartPre=` and the like run in the unit, before it has a main process.
+#[test]
+fn helpers_of_the_unit_are_not_the_service() {
+    for code in [0, 1] {
+        let mut w = world();
+        let state = w.unit("inactive", "dead", None);
+        w.tell(What::Unit(state));
+        w.findings.clear();
+        w.exec_in_unit(49);
+        let state = w.unit("activating", "start-pre", None);
+        w.tell(What::Unit(state));
+        w.exit(49, ExitStatus::Code(code));
+        w.start_unit(50);
+        assert!(!w.opened().contains(&Kind::Crashed), "{:#?}", w.findings);
+        let begun = w.shown.iter().filter(|s| s.kind == EventKind::Ready);
+        assert_eq!(begun.map(|s| &s.facts["generation"]).collect::<Vec<_>>(), [1]);
+    }
+}
+
+/// It lived too shortly for systemd to be asked while it did.
+#[test]
+fn a_main_process_that_dies_at_once_counts_when_systemd_names_it() {
+    let mut w = world();
+    let state = w.unit("inactive", "dead", None);
+    w.tell(What::Unit(state));
+    for pid in 50..55 {
+        w.exec_in_unit(pid);
+        w.pass(ms(2));
+        w.exit(pid, ExitStatus::Code(1));
+        let state = UnitState {
+            exec_main_pid: Some(pid),
+            result: "exit-code".into(),
+            ..w.unit("activating", "auto-restart", None)
+        };
+        w.tell(What::Unit(state));
+        assert!(w.open().contains(&Kind::Crashed), "{pid}: {:#?}", w.findings);
+        w.pass(ms(100));
+    }
+    assert!(w.open().contains(&Kind::CrashLoop));
+}
+
+#[test]
+fn a_helpers_pid_that_the_main_process_has_now_makes_no_crash() {
+    let mut w = world();
+    let state = w.unit("inactive", "dead", None);
+    w.tell(What::Unit(state));
+    w.findings.clear();
+    w.exec_in_unit(50);
+    w.exit(50, ExitStatus::Code(1));
+    w.pass(ms(1_000));
+    w.exec_in_unit(50);
+    w.running(50);
+    w.exit(50, ExitStatus::Code(1));
+    let crashed: Vec<_> = w.findings.iter().filter(|f| f.kind == Kind::Crashed).collect();
+    assert_eq!(crashed.len(), 1, "of the second only: {crashed:#?}");
+}
+
+/// A unit of processes that systemd cannot tell apart.
+#[test]
+fn without_a_main_process_every_process_of_an_active_unit_counts() {
+    let mut w = World::new(Service {
+        exe: None,
+        listen: Vec::new(),
+        pid_file: None,
+        ..with_unit()
+    });
+    let state = w.unit("active", "running", None);
+    w.tell(What::Unit(state));
+    w.exec_in_unit(50);
+    w.exit(50, ExitStatus::Code(1));
+    assert!(w.open().contains(&Kind::Crashed));
 }
 
 #[test]

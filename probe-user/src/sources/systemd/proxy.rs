@@ -50,6 +50,10 @@ pub(super) trait Service {
     #[zbus(property(emits_changed_signal = "false"), name = "MainPID")]
     fn main_pid(&self) -> zbus::Result<u32>;
 
+    /// The last one, whether it lives or not. 0: none yet.
+    #[zbus(property(emits_changed_signal = "false"), name = "ExecMainPID")]
+    fn exec_main_pid(&self) -> zbus::Result<u32>;
+
     #[zbus(property(emits_changed_signal = "false"))]
     fn result(&self) -> zbus::Result<String>;
 

@@ -339,6 +339,7 @@ impl Asker<'_> {
             unit: follower.units[i].unit.clone(),
             user: follower.units[i].user.clone(),
             main_pid,
+            exec_main_pid: of_service(service.exec_main_pid().await)?.filter(|pid| *pid > 0),
             process,
             active_state: unit.active_state().await?,
             sub_state: unit.sub_state().await?,

@@ -88,6 +88,7 @@ async fn how_the_unit_is_comes_first() {
     let expected = UnitState {
         unit: UNIT.into(),
         main_pid: Some(pid),
+        exec_main_pid: Some(pid),
         process: read(pid),
         active_state: "active".into(),
         sub_state: "running".into(),

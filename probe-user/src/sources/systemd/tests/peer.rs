@@ -286,6 +286,11 @@ impl Service {
         self.0.lock().unwrap().main_pid
     }
 
+    #[zbus(property, name = "ExecMainPID")]
+    fn exec_main_pid(&self) -> u32 {
+        std::process::id()
+    }
+
     #[zbus(property)]
     fn result(&self) -> String {
         self.0.lock().unwrap().result.into()
