@@ -335,6 +335,9 @@ fn a_helpers_pid_that_the_main_process_has_now_makes_no_crash() {
     w.pass(ms(1_000));
     w.exec_in_unit(50);
     w.running(50);
+    w.listen(50);
+    let ready = w.shown.iter().rev().find(|s| s.kind == EventKind::Ready).unwrap();
+    assert_eq!(ready.facts["generation"], 1);
     w.exit(50, ExitStatus::Code(1));
     let crashed: Vec<_> = w.findings.iter().filter(|f| f.kind == Kind::Crashed).collect();
     assert_eq!(crashed.len(), 1, "of the second only: {crashed:#?}");
