@@ -19,7 +19,9 @@ pub const ARGV_LEN: usize = 512;
 /// Listening (or bound datagram) socket inodes kept at exit.
 pub const EXIT_LISTENERS: usize = 16;
 /// File descriptors looked at when a supervised process ends.
-pub const EXIT_FDS: u32 = 256;
+pub const EXIT_FDS: u32 = 2048;
+/// `SOCKFS_MAGIC`: inode numbers of other file systems must not be taken for sockets.
+pub const SOCKFS_MAGIC: u64 = 0x534F_434B;
 
 /// What a record is about. The discriminant stands in [`Header::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +41,51 @@ pub enum RecordKind {
     InetListen = 6,
     /// [`InetRecord`], from `inet_sock_set_state` out of `TCP_LISTEN`, by close or by shutdown.
     InetUnlisten = 7,
-    /// [`InetRecord`], from the cgroup hooks `post_bind4` and `post_bind6`.
+    /// [`InetRecord`], UDP only, from the cgroup hooks `post_bind4` and `post_bind6`.
     InetBind = 8,
-    /// [`InetRecord`], from the cgroup hook `sock_release` of a socket in `TRACKED_COOKIE`.
+    /// [`InetRecord`], UDP only, from the cgroup hook `sock_release`.
     InetRelease = 9,
 }
 
-/// How many kinds of record there are, and the size of the `LOST` and `RECORDS` counters. Slot 0 is unused.
+impl RecordKind {
+    /// Every kind, in the order of the discriminants.
+    pub const ALL: [Self; 9] = [
+        Self::Exec,
+        Self::Fork,
+        Self::Exit,
+        Self::Signal,
+        Self::Oom,
+        Self::InetListen,
+        Self::InetUnlisten,
+        Self::InetBind,
+        Self::InetRelease,
+    ];
+
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| *k as u32 == raw)
+    }
+
+    /// The name under which a loss is reported.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Fork => "fork",
+            Self::Exit => "exit",
+            Self::Signal => "signal",
+            Self::Oom => "oom",
+            Self::InetListen => "inet-listen",
+            Self::InetUnlisten => "inet-unlisten",
+            Self::InetBind => "inet-bind",
+            Self::InetRelease => "inet-release",
+        }
+    }
+}
+
+/// Slots of the counters `LOST` and `RECORDS`: one for each kind of record, and slot [`LOST_SUPERVISED`].
 pub const RECORD_KINDS: u32 = 10;
+
+/// Slot of `LOST` that counts the processes for which `SUPERVISED` had no room: nothing they do is reported.
+pub const LOST_SUPERVISED: u32 = 0;
 
 /// The start of every record.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -184,14 +223,12 @@ pub struct OomRecord {
 pub struct InetRecord {
     pub header: Header,
     /// The process that called. All zero in `InetUnlisten` and `InetRelease`: the closer's identity is no
-    /// evidence of who held the socket, but `task.pid` is set to it.
+    /// evidence of who held the socket, and may be a kernel thread's.
     pub task: Task,
     /// Socket cookie, 0 where it was not generated yet.
     pub cookie: u64,
     /// Inode number of the socket, 0 where unknown.
     pub inode: u64,
-    /// `net->net_cookie`, 0 where unknown.
-    pub netns_cookie: u64,
     /// Inode number of the network namespace, 0 where unknown.
     pub netns: u32,
     /// `AF_INET` or `AF_INET6`.
@@ -201,9 +238,9 @@ pub struct InetRecord {
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u16,
     /// States of `inet_sock_set_state`; 0 from the cgroup hooks.
-    pub old_state: u8,
-    pub new_state: u8,
-    pub pad: u32,
+    pub old_state: u16,
+    pub new_state: u16,
+    pub pad: u16,
     /// The local address: 4 bytes used for `AF_INET`.
     pub addr: [u8; 16],
 }
@@ -228,7 +265,7 @@ pub struct PortKey {
     pub port: u16,
 }
 
-/// Key of `WANTED_UNIT`: a NUL-padded cgroup name.
+/// Key of `WANTED_UNIT`: a NUL-padded cgroup name, cut so that a NUL ends it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -241,6 +278,7 @@ pub struct UnitKey {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Past {
+    /// Without an executable on kernels where the memory is released before the exit hook runs (before 6.16).
     pub task: Task,
     /// Boot clock, nanoseconds.
     pub ended: u64,
@@ -265,6 +303,14 @@ pub struct FileEntry {
     pub inode: u64,
     pub start: u64,
 }
+
+/// Index into `CONTROL`. 1: `WANTED_UNIT` is not empty. The exec hook reads no cgroup name otherwise.
+pub const CONTROL_UNITS: u32 = 0;
+/// Size of `CONTROL`.
+pub const CONTROLS: u32 = 1;
+
+/// This key in `WANTED_INODE`, which no socket has, stands for every socket.
+pub const ALL_SOCKETS: u64 = 0;
 
 /// Marks an [`Offsets`] field that this kernel's BTF does not have. The feature behind it is off.
 pub const ABSENT: u32 = u32::MAX;
@@ -329,10 +375,10 @@ offsets! {
     file_private_data = "file"."private_data";
     inode_i_ino = "inode"."i_ino";
     inode_i_sb = "inode"."i_sb";
-    inode_i_mode = "inode"."i_mode";
     sb_s_dev = "super_block"."s_dev";
     sb_s_magic = "super_block"."s_magic";
     dentry_d_name = "dentry"."d_name.name";
+    dentry_d_name_len = "dentry"."d_name.len";
     dentry_d_parent = "dentry"."d_parent";
     /// Where the `vfsmount` lies in its `mount`.
     mount_mnt = "mount"."mnt";
@@ -351,8 +397,8 @@ offsets! {
     sock_cookie = "sock"."__sk_common.skc_cookie";
     sock_type = "sock"."sk_type";
     sock_protocol = "sock"."sk_protocol";
+    inet_sport = "inet_sock"."inet_sport";
     net_ns_inum = "net"."ns.inum";
-    net_cookie = "net"."net_cookie";
     unix_sock_addr = "unix_sock"."addr";
 }
 
@@ -367,10 +413,6 @@ pub struct Settings {
     /// Bytes between the resident set counters of `mm_struct.rss_stat`, and where the count lies in one.
     pub rss_stride: u32,
     pub rss_count: u32,
-    /// 1: `bpf_sock_from_file` exists (5.11).
-    pub has_sock_from_file: u32,
-    /// Thread group id of probe itself: its own signals and sockets make no record.
-    pub self_pid: u32,
 }
 
 impl Settings {
@@ -379,8 +421,6 @@ impl Settings {
         oom_arg_is_task: 0,
         rss_stride: 0,
         rss_count: 0,
-        has_sock_from_file: 0,
-        self_pid: 0,
     };
 }
 

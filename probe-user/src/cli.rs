@@ -174,7 +174,6 @@ pub(crate) enum ConfigCommand {
     /// Print it with every default filled in
     Show,
     /// Print a starter file from what runs here
-    #[command(hide = true)]
     Discover,
 }
 

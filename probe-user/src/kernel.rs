@@ -1,1 +1,228 @@
-//! stub
+//! The kernel side: loads the eBPF programs, tells them what is wanted, and reads what they report.
+
+pub mod btf;
+pub mod decode;
+pub mod facts;
+mod iterators;
+mod load;
+mod maps;
+pub mod offsets;
+pub mod plan;
+mod ring;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aya::{Ebpf, maps::RingBuf, programs::Program};
+use aya_log::EbpfLogger;
+
+pub use probe_abi::PortKey;
+
+pub use self::{
+    facts::Facts,
+    iterators::Iterators,
+    load::{LoadError, LoadOptions, LogLevel, LogLevelError},
+    maps::{MapsError, PastProcess, Wanted},
+    plan::Plan,
+    ring::Ring,
+};
+use crate::{clock::Nanos, event::ProcId};
+
+/// The loaded and attached programs. Dropped together with its [`Iterators`], everything is detached.
+pub struct Kernel {
+    ebpf: Arc<Mutex<Ebpf>>,
+    facts: Facts,
+    plan: Plan,
+    maps: maps::Maps,
+    ring: Option<Ring>,
+    iterators: Option<Iterators>,
+    log: Option<BpfLog>,
+    undecoded: Arc<AtomicU64>,
+    reported_undecoded: u64,
+    reported_misses: BTreeMap<String, u64>,
+}
+
+impl Kernel {
+    /// Loads and attaches every hook that this kernel takes; [`Self::plan`] tells which. Nothing is reported before
+    /// [`Self::want`] or [`Self::supervise`] asks for something.
+    ///
+    /// # Errors
+    /// If a hook without which probe sees nothing can't be attached, or if nothing can be loaded at all.
+    pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
+        let facts = Facts::gather();
+        let (mut ebpf, plan) = load::load(options, &facts)?;
+        let maps = maps::Maps::take(&mut ebpf)?;
+        let wanted = maps::WantedInodes::take(&mut ebpf)?;
+        let events = ebpf.take_map("EVENTS").ok_or(MapsError::Absent("EVENTS"))?;
+        let buffer = RingBuf::try_from(events).map_err(|source| MapsError::Refused {
+            map: "EVENTS",
+            source,
+        })?;
+        let log = match options.bpf_log {
+            None => None,
+            Some(_) => Some(BpfLog(
+                EbpfLogger::init(&mut ebpf).map_err(|e| LoadError::Log(e.to_string()))?,
+            )),
+        };
+        let ebpf = Arc::new(Mutex::new(ebpf));
+        let undecoded = Arc::new(AtomicU64::new(0));
+        let iterators =
+            (plan.is_attached("iter_task") && plan.is_attached("iter_task_file")).then(|| Iterators {
+                ebpf: Arc::clone(&ebpf),
+                wanted,
+            });
+        Ok(Self {
+            reported_misses: BTreeMap::new(),
+            reported_undecoded: 0,
+            ring: Some(Ring {
+                buffer,
+                undecoded: Arc::clone(&undecoded),
+            }),
+            ebpf,
+            facts,
+            plan,
+            maps,
+            iterators,
+            log,
+            undecoded,
+        })
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// `None` where the kernel does not take them, and after the first call.
+    pub fn iterators(&mut self) -> Option<Iterators> {
+        self.iterators.take()
+    }
+
+    /// The events. `None` after the first call: a ring has one reader.
+    pub fn ring(&mut self) -> Option<Ring> {
+        self.ring.take()
+    }
+
+    /// What the programs log. `None` where [`LoadOptions::bpf_log`] did not ask for it, and after the first call.
+    pub fn log(&mut self) -> Option<BpfLog> {
+        self.log.take()
+    }
+
+    /// What was lost since the last call, as (source, count): records that found no room (`ring:KIND`), processes that
+    /// found no room in the map (`supervised`), runs that the kernel skipped (`recursion:HOOK`), and records that could
+    /// not be decoded (`decode`).
+    pub fn lost(&mut self) -> Vec<(String, u64)> {
+        let mut lost = self.maps.lost();
+        let undecoded = self.undecoded.load(Ordering::Relaxed);
+        if undecoded > self.reported_undecoded {
+            lost.push(("decode".to_owned(), undecoded - self.reported_undecoded));
+            self.reported_undecoded = undecoded;
+        }
+        for (name, now) in self.recursion_misses() {
+            let before = self.reported_misses.insert(name.clone(), now).unwrap_or(0);
+            if now > before {
+                lost.push((format!("recursion:{name}"), now - before));
+            }
+        }
+        lost
+    }
+
+    /// How often the kernel's guard against recursion skipped a program, since load. From 5.12.
+    fn recursion_misses(&self) -> BTreeMap<String, u64> {
+        let ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let misses = |program: &Program| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            info.lines()
+                .find_map(|l| l.strip_prefix("recursion_misses:"))?
+                .trim()
+                .parse()
+                .ok()
+        };
+        ebpf.programs()
+            .filter_map(|(name, program)| Some((name.to_owned(), misses(program)?)))
+            .collect()
+    }
+
+    /// Reports everything about this process and the children that it makes from now on, until it ends. Insert a process
+    /// before its living descendants, and look for new ones until there are none: they can fork in between.
+    ///
+    /// # Errors
+    /// If the map is full (32768 processes).
+    pub fn supervise(&mut self, id: ProcId, start: Nanos) -> Result<(), MapsError> {
+        self.maps.supervise(id, start)
+    }
+
+    /// Ends [`Self::supervise`].
+    ///
+    /// # Errors
+    /// If the kernel refuses it; a process that is not supervised is no error.
+    pub fn forget(&mut self, id: ProcId) -> Result<(), MapsError> {
+        self.maps.forget(id)
+    }
+
+    /// Replaces what is wanted.
+    ///
+    /// # Errors
+    /// If there is more than the maps have room for: 1024 executables, 1024 units, 4096 ports.
+    pub fn want(&mut self, wanted: &Wanted) -> Result<(), MapsError> {
+        self.maps.want(wanted)
+    }
+
+    /// Who a process was that has ended, as far back as the last 16384 ends.
+    pub fn past(&self, pid: u32) -> Option<PastProcess> {
+        self.maps.past(pid)
+    }
+
+    /// How many records the programs have written since load.
+    pub fn records(&self) -> u64 {
+        self.maps.records()
+    }
+}
+
+/// The lines that the programs log, readable when there are some.
+pub struct BpfLog(EbpfLogger<&'static dyn log::Log>);
+
+impl BpfLog {
+    /// Hands all lines to the process's logger.
+    pub fn flush(&mut self) {
+        self.0.flush();
+    }
+}
+
+impl AsFd for BpfLog {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for BpfLog {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_can_live_in_other_threads() {
+        fn is_send<T: Send + 'static>() {}
+        is_send::<Kernel>();
+        is_send::<Ring>();
+        is_send::<Iterators>();
+        is_send::<BpfLog>();
+        is_send::<LoadError>();
+    }
+}

@@ -9,6 +9,7 @@ pub mod event;
 pub mod kernel;
 pub mod report;
 
+pub mod runtime;
 pub mod signal;
 pub mod sources;
 pub mod trace;

@@ -3,10 +3,17 @@
 
 pub mod close_watch;
 pub mod directory_watch;
+pub mod file_watch;
+pub mod heartbeat;
+pub mod namespace;
 pub mod observer;
 pub mod path;
 pub mod pid_file;
 pub mod process;
+pub mod process_state;
 pub mod sock_diag;
 #[cfg(feature = "systemd")]
 pub mod systemd;
+
+#[cfg(test)]
+pub(crate) mod testing;

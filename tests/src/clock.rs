@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How long a test waits for anything before it fails. Far longer than anything should take, even on a busy machine:
 /// where a time is a promise, the test checks the time that probe measured.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A moment until which something must have happened.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,7 @@ impl Deadline {
 }
 
 /// Waits for a condition that nothing announces, looking every few milliseconds.
+#[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Deadline::after(PATIENCE);
     while !condition() {

@@ -62,6 +62,7 @@ impl Starter {
     }
 
     /// Starts it and waits until it says that it is ready.
+    #[track_caller]
     pub fn start(mut self) -> Daemon {
         let mut child = Proc::spawn(self.command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let input = child.child().stdin.take().expect("piped");
@@ -139,6 +140,7 @@ impl Daemon {
     }
 
     /// Tells it to do something and waits until it is done. Returns what it answered.
+    #[track_caller]
     pub fn tell(&mut self, line: &str) -> String {
         self.send(line);
         let answer = self.answer(line);
@@ -149,11 +151,13 @@ impl Daemon {
     }
 
     /// Tells it to do something that it will not live to answer.
+    #[track_caller]
     pub fn send(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap_or_else(|e| panic!("cannot tell the daemon {line:?}: {e}"));
     }
 
     /// Lets a child go on as the daemon, and waits for the end of the process that it was.
+    #[track_caller]
     pub fn hand_over(&mut self) {
         let answer = self.tell("hand-over");
         let pid = answer
@@ -164,6 +168,7 @@ impl Daemon {
     }
 
     /// Waits until it has caught a signal.
+    #[track_caller]
     pub fn caught(&mut self, signal: &str) {
         loop {
             if let Some(i) = self.caught.iter().position(|s| s == signal) {
@@ -179,15 +184,18 @@ impl Daemon {
     }
 
     /// Waits for its end.
+    #[track_caller]
     pub fn wait_gone(&self) {
         self.process().wait_gone();
     }
 
     /// Kills it as a person would; returns the pid of the `kill` process.
+    #[track_caller]
     pub fn kill(&self, signal: &str) -> u32 {
         process::kill(signal, self.pid())
     }
 
+    #[track_caller]
     fn answer(&mut self, to: &str) -> String {
         loop {
             let line = self.line(to);
@@ -203,6 +211,7 @@ impl Daemon {
         }
     }
 
+    #[track_caller]
     fn line(&mut self, awaited: &str) -> String {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => line,

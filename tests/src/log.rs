@@ -64,6 +64,7 @@ pub struct Actor {
 
 impl Finding {
     /// The actor; a finding without one fails the test.
+    #[track_caller]
     pub fn actor(&self) -> &Actor {
         self.actor
             .as_ref()
@@ -71,6 +72,7 @@ impl Finding {
     }
 
     /// Fails unless the summary, which is what a person reads, says this.
+    #[track_caller]
     pub fn says(&self, text: impl ToString) -> &Self {
         let text = text.to_string();
         assert!(
@@ -83,6 +85,7 @@ impl Finding {
     }
 
     /// Fails unless the actor is that process.
+    #[track_caller]
     pub fn by(&self, pid: u32) -> &Self {
         assert_eq!(self.actor().pid, pid, "actor of {}: {}", self.kind, self.summary);
         self

@@ -26,6 +26,7 @@ pub struct Proc {
 
 impl Proc {
     /// Starts a child.
+    #[track_caller]
     pub fn spawn(command: &mut Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command
@@ -85,6 +86,7 @@ impl Proc {
     }
 
     /// Waits for the end of a process, ours or not.
+    #[track_caller]
     pub fn wait_gone(&self) {
         assert!(
             ended(&self.fd, PATIENCE),
@@ -95,6 +97,7 @@ impl Proc {
     }
 
     /// Waits for the end of a child.
+    #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         self.wait_gone();
         self.child().wait().expect("reap a child")
@@ -128,6 +131,7 @@ fn ended(fd: &OwnedFd, within: Duration) -> bool {
 }
 
 /// Sends a signal the way a person would: by a `kill` process, which has ended when this returns. Its pid is returned.
+#[track_caller]
 pub fn kill(signal: &str, target: u32) -> u32 {
     let mut killer = Proc::spawn(
         Command::new(kill_program())

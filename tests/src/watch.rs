@@ -41,6 +41,7 @@ pub struct Watch {
 
 impl Watch {
     /// Watches what `config`, the text of a configuration file, declares. Returns once probe says that it watches.
+    #[track_caller]
     pub fn start(sandbox: &Sandbox, config: &str) -> Self {
         let sentinel = Sentinel::new(sandbox);
         let config = format!("{config}{}", sentinel.toml());
@@ -53,6 +54,7 @@ impl Watch {
     }
 
     /// Watches what the command line declares.
+    #[track_caller]
     pub fn with(sandbox: &Sandbox, args: &[&str]) -> Self {
         let watch = Self::spawn(sandbox, args);
         watch.wait_ready(1);
@@ -99,6 +101,7 @@ impl Watch {
         }
     }
 
+    #[track_caller]
     fn wait_ready(&self, services: usize) {
         self.wait(&format!("{services} line(s) of type watching"), |lines| {
             (lines.iter().filter(|l| l.kind() == "watching").count() >= services).then_some(())
@@ -115,11 +118,13 @@ impl Watch {
     }
 
     /// Waits for a finding to open.
+    #[track_caller]
     pub fn expect(&self, kind: &str, service: &str) -> Finding {
         self.expect_where(kind, service, "of any kind", |_| true)
     }
 
     /// Waits for a finding to open for which `test` holds; `what` says in words what that is.
+    #[track_caller]
     pub fn expect_where(
         &self,
         kind: &str,
@@ -133,6 +138,7 @@ impl Watch {
     }
 
     /// Waits for a finding of whatever service to open; for services that probe named itself.
+    #[track_caller]
     pub fn expect_any(&self, kind: &str, what: &str, test: impl Fn(&Finding) -> bool) -> Finding {
         self.wait(&format!("{kind} ({what})"), |lines| {
             findings(lines).find(|f| f.state == "opened" && f.kind == kind && test(f))
@@ -140,6 +146,7 @@ impl Watch {
     }
 
     /// Waits for a finding to be resolved.
+    #[track_caller]
     pub fn expect_resolved(&self, kind: &str, service: &str) -> Finding {
         self.wait(&format!("the end of {kind} for {service}"), |lines| {
             findings(lines).find(|f| f.state == "resolved" && f.kind == kind && f.service == service)
@@ -147,6 +154,7 @@ impl Watch {
     }
 
     /// Waits for an event.
+    #[track_caller]
     pub fn expect_event(&self, kind: &str, service: &str, what: &str, test: impl Fn(&Line) -> bool) -> Line {
         self.wait(&format!("an event {kind} of {service} ({what})"), |lines| {
             let mut events = lines.iter().filter(|l| l.kind() == "event");
@@ -157,6 +165,7 @@ impl Watch {
     }
 
     /// Waits for a line of this type: `lost`, `watching`.
+    #[track_caller]
     pub fn expect_line(&self, kind: &str, what: &str, test: impl Fn(&Line) -> bool) -> Line {
         self.wait(&format!("a line of type {kind} ({what})"), |lines| {
             lines.iter().find(|l| l.kind() == kind && test(l)).cloned()
@@ -174,12 +183,14 @@ impl Watch {
     }
 
     /// Shows that no finding opened, and that nothing was lost: waits until the sentinel's has come.
+    #[track_caller]
     pub fn expect_nothing(&self) {
         self.expect_exactly(&[]);
     }
 
     /// Shows that exactly these findings (kind, service) opened since [`Self::forget`], in any order, however often, and
     /// that nothing was lost.
+    #[track_caller]
     pub fn expect_exactly(&self, expected: &[(&str, &str)]) {
         let sentinel = self.sentinel.as_ref().expect("a watch from a configuration file");
         let silent = sentinel.start();
@@ -213,6 +224,7 @@ impl Watch {
     }
 
     /// Does something while probe is stopped, so that it looks only afterwards.
+    #[track_caller]
     pub fn while_paused<T>(&self, f: impl FnOnce() -> T) -> T {
         self.proc.signal(Signal::STOP);
         crate::until("probe is stopped", || process::state(self.pid()) == Some('T'));
@@ -222,22 +234,26 @@ impl Watch {
     }
 
     /// Ends probe with SIGTERM, replays its recording, and compares the findings byte for byte.
+    #[track_caller]
     pub fn stop(mut self) {
         self.proc.signal(Signal::TERM);
         self.finish(|_| true);
     }
 
     /// The same for a watch that was told to print only some findings.
+    #[track_caller]
     pub fn stop_filtered(mut self, printed: impl Fn(&Finding) -> bool) {
         self.proc.signal(Signal::TERM);
         self.finish(printed);
     }
 
     /// Waits for the end of a watch that ends by itself.
+    #[track_caller]
     pub fn ends_by_itself(mut self) {
         self.finish(|_| true);
     }
 
+    #[track_caller]
     fn finish(&mut self, printed: impl Fn(&Finding) -> bool) {
         if !self.proc.ends_in_time() {
             self.fail(&format!(
@@ -284,6 +300,7 @@ impl Watch {
             .unwrap_or_else(|e| panic!("cannot keep the recording in {}: {e}", dir.display()));
     }
 
+    #[track_caller]
     fn wait<T>(&self, what: &str, find: impl Fn(&[Line]) -> Option<T>) -> T {
         match self.log.wait(self.from.get(), Deadline::after(PATIENCE), find) {
             Ok(found) => found,
@@ -292,6 +309,7 @@ impl Watch {
         }
     }
 
+    #[track_caller]
     fn fail(&self, why: &str) -> ! {
         panic!("{why}\n{}", self.everything())
     }

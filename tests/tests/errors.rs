@@ -51,11 +51,12 @@ fn root_without_a_capability_names_it() {
 
 #[test]
 fn an_address_that_does_not_parse_is_a_usage_error() {
+    let long = format!("/{}", "a".repeat(107));
     for (args, says) in [
         (["--tcp", "localhost:80"], "host name"),
         (["--tcp", "99999"], "65535"),
         (["--udp", "0"], "65535"),
-        (["--unix", "relative.sock"], "absolute"),
+        (["--unix", &long], "107"),
     ] {
         let output = run(probe(&["watch"]).args(args));
 
@@ -101,7 +102,7 @@ fn wrong_values_name_file_line_and_column() {
         ("listen = [\"tcp:0\"]", "1 to 65535"),
         ("ready_within = \"soon\"", "duration"),
         ("stop_signals = [\"TREM\"]", "TREM"),
-        ("max_instances = \"two\"", "integer"),
+        ("max_instances = \"two\"", "two"),
         ("listen = [", "array"),
     ] {
         let file = sandbox.write("probe.toml", &format!("[[service]]\nname = \"annad\"\n{line}\n"));
@@ -125,12 +126,12 @@ fn a_configuration_file_that_does_not_exist_is_named() {
 #[test]
 fn two_services_of_one_name_are_an_error() {
     let sandbox = Sandbox::new();
-    let service = "[[service]]\nname = \"annad\"\nlisten = [\"tcp:80\"]\n";
-    let file = sandbox.write("probe.toml", &service.repeat(2));
+    let service = |port: u16| format!("[[service]]\nname = \"annad\"\nlisten = [\"tcp:{port}\"]\n");
+    let file = sandbox.write("probe.toml", &(service(80) + &service(81)));
 
     let output = run(probe(&["watch", "--config"]).arg(&file));
 
-    assert_one_line(&output, 1, &[&file.display().to_string(), "annad"]);
+    assert_one_line(&output, 1, &[&format!("{}:5:1", file.display()), "annad"]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_minute_of_redis_benchmark_and_of_unrelated_processes() {
 fn benchmark(address: &[&str], end: Deadline) -> u32 {
     let mut rounds = 0;
     while end.left().is_some() {
-        let bench = ["-n", "20000", "-c", "20", "-q", "-t", "ping,set,get"];
+        let bench = ["-n", "5000", "-c", "20", "-q", "-t", "ping,set,get"];
         let output = run(Command::new("/usr/bin/redis-benchmark").args(address).args(bench));
         assert_eq!(output.code, Some(0), "redis-benchmark: {}", output.stderr);
         rounds += 1;

@@ -146,7 +146,7 @@ fn exe() {
 fn discover() {
     let Scene { sandbox, daemon, .. } = scene();
     let watch = Watch::with(&sandbox, &["--discover"]);
-    let address = format!("tcp:127.0.0.1:{}", daemon.port());
+    let address = format!("\"tcp:127.0.0.1:{}\"", daemon.port());
     let watching = watch.expect_line("watching", &address, |l| l.raw.contains(&address));
     let service = watching.value["service"].as_str().expect("a name").to_owned();
 

@@ -56,12 +56,17 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
         );
     }
     let _policy = Policy::set()?;
-    if get(&["install", "--no-install-recommends"], &packages).is_ok() {
+    // A package that conflicts with one that is wanted here (another rustc) is not thrown out unasked.
+    let install = ["install", "--no-install-recommends", "--no-remove"];
+    if get(&install, &packages).is_ok() {
         return Ok(());
     }
     // A fresh image has no package lists, an old one has outdated ones.
-    get(&["update"], &[])?;
-    get(&["install", "--no-install-recommends"], &packages)
+    if let Err(error) = get(&["update"], &[]) {
+        // One broken repository of many; the packages may come from another.
+        eprintln!("warning: {error:#}");
+    }
+    get(&install, &packages)
 }
 
 fn get(verb: &[&str], packages: &[&str]) -> anyhow::Result<()> {

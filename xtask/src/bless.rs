@@ -31,7 +31,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for trace in traces {
         let expected = expected_of(&trace);
         let found = child::capture(
-            Command::new(&probe).arg("replay").arg("--json").arg(&trace),
+            Command::new(&probe)
+                .args(["replay", "--json", "--only", "finding"])
+                .arg(&trace),
             Duration::from_secs(60),
         )?;
         let before = fs::read_to_string(&expected).ok();

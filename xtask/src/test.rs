@@ -14,8 +14,8 @@ use crate::child;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these lanes
-    #[arg(long, value_enum, value_name = "LANE", num_args = 1.., value_delimiter = ',')]
+    /// Only these lanes, separated by commas
+    #[arg(long, value_enum, value_name = "LANE", value_delimiter = ',')]
     only: Vec<Lane>,
     /// Run the later lanes too when one fails
     #[arg(long)]
@@ -74,6 +74,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .collect();
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
+    }
+    if let Some(filter) = &args.filter
+        && outcomes.iter().any(|outcome| outcome.lane.has_tests())
+        && outcomes.iter().all(|outcome| outcome.tally.ran() == 0)
+    {
+        bail!("no test has \"{filter}\" in its name");
     }
     Ok(())
 }

@@ -5,9 +5,13 @@ use std::{
     path::Path,
 };
 
-use probe_user::config::{
-    self, Service,
-    load::{self, ConfigError, Loaded},
+use probe_user::{
+    config::{
+        self, Service,
+        load::{self, ConfigError, Loaded},
+    },
+    discover,
+    sources::observer::Observer,
 };
 use serde_json::json;
 
@@ -97,7 +101,9 @@ fn show(out: &mut impl Write, args: &Config) -> anyhow::Result<()> {
 }
 
 fn discovered() -> anyhow::Result<Vec<Service>> {
-    anyhow::bail!("discovery is not built yet")
+    let mut observer = Observer::new(None)?;
+    let listeners = observer.listening_everything()?;
+    Ok(discover::discover(&listeners, &discover::Host::read()).services)
 }
 
 /// A configuration file that says no more than it must: a default that is not written can become a better one.

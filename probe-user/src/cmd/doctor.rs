@@ -2,7 +2,14 @@
 
 use std::io::{self, Write};
 
-use probe_user::report::CANNOT_SEE;
+use probe_user::{
+    kernel::{
+        Facts, Kernel, LoadOptions, Plan,
+        facts::Availability,
+        plan::{Outcome, Planned},
+    },
+    report::CANNOT_SEE,
+};
 use serde::Serialize;
 
 use crate::cli::Doctor;
@@ -54,17 +61,85 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
 }
 
 fn gather() -> Report {
-    let read = |path| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    Report {
-        kernel: read("/proc/sys/kernel/osrelease"),
+    let mut report = Report {
         cannot_see: CANNOT_SEE.map(|(what, _)| what).to_vec(),
         ..Report::default()
+    };
+    // Loading is the only way to know: what a kernel says it supports and what it lets this process do differ.
+    let facts = match Kernel::load(&LoadOptions::default()) {
+        Ok(kernel) => {
+            report.hooks = kernel.plan().hooks.iter().map(row).collect();
+            kernel.facts().clone()
+        }
+        Err(e) => {
+            report.problem = Some(e.to_string());
+            Facts::gather()
+        }
+    };
+    report.kernel.clone_from(&facts.release);
+    report.facts = rows(&facts);
+    report
+}
+
+fn row(planned: &Planned) -> HookRow {
+    let hook = planned.hook;
+    let reason = match &planned.outcome {
+        Outcome::Attached => None,
+        Outcome::Refused(reason) | Outcome::Skipped(reason) => Some(reason.clone()),
+    };
+    HookRow {
+        hook: hook.name,
+        subject: hook.subject,
+        attached: reason.is_none(),
+        tier: reason.is_none().then_some(Plan::TIER),
+        by: hook.attach.to_string(),
+        gives: hook.gives,
+        reason,
     }
+}
+
+fn rows(facts: &Facts) -> Vec<Fact> {
+    let availability = |name, a: &Availability, works: &str| Fact {
+        name,
+        ok: *a == Availability::Works,
+        value: match a {
+            Availability::Works => works.to_owned(),
+            Availability::Absent => "not in this kernel".to_owned(),
+            Availability::Refused(reason) => format!("refused: {reason}"),
+        },
+    };
+    let mount = |name, at: &Option<std::path::PathBuf>, without: &str| Fact {
+        name,
+        ok: at.is_some(),
+        value: match at {
+            Some(path) => path.display().to_string(),
+            None => format!("not mounted{without}"),
+        },
+    };
+    let missing: Vec<String> = facts
+        .missing_capabilities()
+        .iter()
+        .map(|c| format!("{} (to {})", c.name, c.why))
+        .collect();
+    vec![
+        Fact {
+            name: "capabilities",
+            ok: missing.is_empty(),
+            value: match missing.is_empty() {
+                true => "all".to_owned(),
+                false => format!("without {}", missing.join(", ")),
+            },
+        },
+        availability("bpf()", &facts.bpf, "works"),
+        availability("BTF", &facts.btf, "/sys/kernel/btf/vmlinux"),
+        mount(
+            "cgroup v2",
+            &facts.cgroup2,
+            ": when UDP sockets are bound is noticed late",
+        ),
+        mount("tracefs", &facts.tracefs, "; this tier does without"),
+        mount("bpffs", &facts.bpffs, "; nothing is pinned"),
+    ]
 }
 
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use anyhow::Context;
 use probe_user::{
     engine::Engine,
     report::{Filter, LineType},
@@ -11,7 +12,8 @@ use probe_user::{
 use crate::cli::{Lines, Replay};
 
 pub(crate) fn run(args: &Replay) -> anyhow::Result<()> {
-    let mut reader = Reader::open(&args.file)?;
+    let context = || format!("cannot replay {}", args.file.display());
+    let mut reader = Reader::open(&args.file).with_context(context)?;
     let header = reader.header();
     let mut reporter = super::reporter(
         args.lines.json,
@@ -24,7 +26,8 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<()> {
     let replayed = trace::replay(&mut reader, &mut engine, &mut |effect| {
         reporter.effect(&mut out, effect)?;
         anyhow::Ok(())
-    })?;
+    })
+    .with_context(context)?;
     out.flush()?;
     if replayed.cut_off {
         tracing::warn!(

@@ -1,8 +1,289 @@
-//! `probe watch`.
+//! `probe watch`: live events and findings.
 
-use crate::cli::Watch;
+use std::{
+    collections::BTreeSet,
+    io::{self, BufWriter, StdoutLock, Write},
+    os::fd::OwnedFd,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use probe_user::{
+    address::Address,
+    clock,
+    config::{Config, Service, load},
+    discover,
+    engine::Effect,
+    kernel::{Kernel, LoadOptions, LogLevel},
+    report::{Reporter, Watching as WatchingLine, tracepoint_tier},
+    runtime::{Runtime, exe_ids},
+    sources::observer::{KernelTables, Observer},
+    trace,
+};
+use tokio::{io::unix::AsyncFd, signal::unix::SignalKind, time::sleep};
+
+use crate::cli::{BpfLog, Watch};
 
 pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
-    let _ = args;
-    anyhow::bail!("watch is not built yet")
+    // What is declared wrongly is said before anything is loaded.
+    let declared = declared(args)?;
+    let mut kernel = Kernel::load(&LoadOptions {
+        bpf_log: args.bpf_log.map(log_level),
+        ..LoadOptions::default()
+    })?;
+    let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
+    let mut observer = Observer::new(tables)?;
+    let mut config = declared.unwrap_or_default();
+    if args.discover || config.services.is_empty() {
+        discover(&mut config, &mut observer)?;
+    }
+    select(&mut config, &args.services)?;
+    if config.services.is_empty() {
+        bail!(
+            "nothing is declared, and nothing that listens or has a PID file under /run was found: start a daemon, or \
+             declare one with --unix PATH, --tcp PORT, --pid-file FILE, --exe PATH or --config FILE"
+        );
+    }
+    let exes = exe_ids(&config);
+    let epoch = format!("{:x}-{:x}", clock::now().0, std::process::id());
+    let wall_offset_ns = clock::wall_offset();
+    let trace = match &args.record {
+        None => None,
+        Some(path) => {
+            let header = trace::Header {
+                v: trace::VERSION,
+                r#type: trace::HeaderType::Trace,
+                probe: env!("CARGO_PKG_VERSION").to_owned(),
+                epoch: epoch.clone(),
+                wall_offset_ns,
+                kernel: kernel.facts().release.clone(),
+                tier: tracepoint_tier(),
+                config: config.clone(),
+                exes: exes.clone(),
+            };
+            Some(trace::Writer::create(path, &header)?)
+        }
+    };
+    let reporter = super::reporter(args.lines.json, args.lines.filter(), wall_offset_ns, epoch);
+    let log = kernel.log();
+    let runtime = Runtime::new(config.clone(), &exes, kernel, observer, trace)?;
+    let mut watch = Watching {
+        runtime,
+        out: Output {
+            reporter,
+            out: BufWriter::new(io::stdout().lock()),
+            error: None,
+        },
+    };
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = tokio.block_on(watch.follow(&config, args.duration, log));
+    watch.runtime.finish().context("the recording is not whole")?;
+    result
+}
+
+/// What is declared by the options or the configuration. `None`: nothing is.
+fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
+    let by_options = args.declared.service();
+    if args.config.is_none()
+        && let Some(service) = by_options
+    {
+        return Ok(Some(Config {
+            services: vec![service],
+            ..Config::default()
+        }));
+    }
+    let loaded = load::load(args.config.as_deref(), Path::new(load::DIRECTORY))?;
+    let mut config = loaded.map(|l| l.config);
+    if let Some(service) = by_options {
+        config.get_or_insert_default().services.push(service);
+    }
+    Ok(config)
+}
+
+/// Adds what runs here and is not declared, and the socket files that nothing holds.
+fn discover(config: &mut Config, observer: &mut Observer) -> anyhow::Result<()> {
+    let listeners = observer
+        .listening_everything()
+        .context("cannot discover what listens here")?;
+    let found = discover::discover(&listeners, &discover::Host::read());
+    let unheld = found.unheld.iter().filter_map(|path| {
+        let path = path.to_str()?;
+        Some(Service {
+            listen: vec![format!("unix:{path}").parse().ok()?],
+            expected: false,
+            ..Service::named(path)
+        })
+    });
+    let declared: BTreeSet<Address> = config.services.iter().flat_map(|s| s.listen.clone()).collect();
+    let names: BTreeSet<String> = config.services.iter().map(|s| s.name.clone()).collect();
+    let more = found.services.into_iter().chain(unheld);
+    config.services.extend(more.filter(|s| {
+        // What the configuration declares is not declared a second time.
+        !names.contains(&s.name) && !s.listen.iter().any(|a| declared.contains(a))
+    }));
+    Ok(())
+}
+
+fn log_level(level: BpfLog) -> LogLevel {
+    match level {
+        BpfLog::Error => LogLevel::Error,
+        BpfLog::Warn => LogLevel::Warn,
+        BpfLog::Info => LogLevel::Info,
+        BpfLog::Debug => LogLevel::Debug,
+        BpfLog::Trace => LogLevel::Trace,
+    }
+}
+
+/// Keeps the services of these names.
+fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    for name in names {
+        if !config.services.iter().any(|s| s.name == *name) {
+            let known: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
+            let hint =
+                load::nearest(name, &known).map_or(String::new(), |n| format!("; did you mean {n:?}?"));
+            bail!("no service is named {name:?}{hint}");
+        }
+    }
+    config.services.retain(|s| names.contains(&s.name));
+    Ok(())
+}
+
+struct Output {
+    reporter: Reporter,
+    out: BufWriter<StdoutLock<'static>>,
+    error: Option<io::Error>,
+}
+
+impl Output {
+    fn effect(&mut self, effect: &Effect) {
+        if let Err(e) = self.reporter.effect(&mut self.out, effect) {
+            self.error.get_or_insert(e);
+        }
+    }
+
+    /// Hands out what was written, or the first error of writing.
+    fn flush(&mut self) -> io::Result<()> {
+        match self.error.take() {
+            Some(e) => Err(e),
+            None => self.out.flush(),
+        }
+    }
+}
+
+struct Watching {
+    runtime: Runtime,
+    out: Output,
+}
+
+impl Watching {
+    async fn follow(
+        &mut self,
+        config: &Config,
+        duration: Option<Duration>,
+        mut log: Option<probe_user::kernel::BpfLog>,
+    ) -> anyhow::Result<()> {
+        let mut term = tokio::signal::unix::signal(SignalKind::terminate())?;
+        let mut int = tokio::signal::unix::signal(SignalKind::interrupt())?;
+        let mut hup = tokio::signal::unix::signal(SignalKind::hangup())?;
+        // The descriptors are registered twice over: tokio must not own what the runtime reads.
+        let fds = self.runtime.fds().map(|fd| fd.try_clone_to_owned());
+        let [ring, closes, directories, files, heartbeats] = fds;
+        let (ring, closes) = (register(ring?)?, register(closes?)?);
+        let (directories, files) = (register(directories?)?, register(files?)?);
+        let heartbeats = register(heartbeats?)?;
+        let log_fd = match &log {
+            Some(l) => Some(register(std::os::fd::AsFd::as_fd(l).try_clone_to_owned()?)?),
+            None => None,
+        };
+        let mut first = Vec::new();
+        self.runtime.begin(&mut |e| first.push(e.clone()));
+        for (service, main) in config.services.iter().zip(self.runtime.mains()) {
+            let line = WatchingLine::on_tracepoints(service, main);
+            self.out.reporter.watching(&mut self.out.out, &line)?;
+        }
+        for effect in &first {
+            self.out.effect(effect);
+        }
+        self.out.flush()?;
+        let end = async {
+            match duration {
+                Some(d) => sleep(d).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        loop {
+            let due = self.runtime.deadline().map(|at| at.since(clock::now()));
+            let timer = async {
+                match due {
+                    Some(d) => sleep(d).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let out = &mut self.out;
+            let mut sink = |e: &Effect| out.effect(e);
+            tokio::select! {
+                biased;
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => break,
+                () = &mut end => break,
+                ready = ring.readable() => {
+                    // Cleared first: what comes while draining makes it ready again.
+                    ready?.clear_ready();
+                    self.runtime.drain(&mut sink);
+                }
+                ready = closes.readable() => {
+                    ready?.clear_ready();
+                    self.runtime.drain(&mut sink);
+                }
+                ready = directories.readable() => {
+                    ready?.clear_ready();
+                    self.runtime.drain(&mut sink);
+                }
+                ready = files.readable() => {
+                    ready?.clear_ready();
+                    self.runtime.drain(&mut sink);
+                }
+                ready = heartbeats.readable() => {
+                    ready?.clear_ready();
+                    self.runtime.drain(&mut sink);
+                }
+                ready = readable(log_fd.as_ref()) => {
+                    ready?;
+                    if let Some(log) = &mut log {
+                        log.flush();
+                    }
+                }
+                () = timer => self.runtime.tick(&mut sink),
+            }
+            self.out.flush()?;
+        }
+        // What happened until now is told.
+        let out = &mut self.out;
+        self.runtime.drain(&mut |e| out.effect(e));
+        Ok(self.out.flush()?)
+    }
+}
+
+async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+    match fd {
+        Some(fd) => {
+            fd.readable().await?.clear_ready();
+            Ok(())
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the OwnedFd is moved into the AsyncFd, so it stays open and the same for as long as it is registered.
+    unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }
+        .map_err(|e| io::Error::other(format!("cannot wait on a file descriptor: {e:?}")))
 }

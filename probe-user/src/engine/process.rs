@@ -458,7 +458,9 @@ impl Engine {
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
         let facts = json!({ "status": status, "meaning": kind_name(kind, was_main), "lived_ns": lived.as_nanos() as u64 });
-        if counted && is_a_death(&end, &service.decl.signals.handled) {
+        // Of those, only what another process did to it is worth telling.
+        let done_to = counted || end.killer.as_ref().is_some_and(|k| k.actor.is_some());
+        if done_to && is_a_death(&end, &service.decl.signals.handled) {
             if service.deaths.len() == DEATHS_KEPT {
                 service.deaths.pop_front();
             }
@@ -497,6 +499,19 @@ impl Engine {
             summary,
         );
         self.qualify(s);
+        let next = self.services[s].main_member().map(|m| m.process.clone());
+        if let (true, EndKind::Handover, Some(next)) = (was_main, kind, next) {
+            let summary = format!("{} goes on for {}", describe(&next), process.id.pid);
+            self.show(
+                s,
+                EventKind::Handover,
+                None,
+                Some(&next),
+                None,
+                json!({ "from": process.id.pid }),
+                summary,
+            );
+        }
         let service = &mut self.services[s];
         if service.members.is_empty() && service.down.is_none() {
             service.down = Some((at, seq));

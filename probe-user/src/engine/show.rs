@@ -55,14 +55,20 @@ impl Engine {
     }
 }
 
-/// `redis-server (812)`: the executable's file name where known, else the command name.
+/// `redis-server (812)`: the command name as `ps` shows it; the executable's file name where that is the same cut short,
+/// or where nothing else is known.
 pub(super) fn describe(p: &Process) -> String {
-    let name = p
+    let exe = p
         .exe
         .as_deref()
         .and_then(|e| e.rsplit('/').next())
         .filter(|n| !n.is_empty());
-    match name.or(Some(p.comm.as_str()).filter(|c| !c.is_empty())) {
+    let comm = Some(p.comm.as_str()).filter(|c| !c.is_empty());
+    let name = match (comm, exe) {
+        (Some(comm), Some(exe)) if exe.starts_with(comm) => Some(exe),
+        (comm, exe) => comm.or(exe),
+    };
+    match name {
         Some(name) => format!("{name} ({})", p.id.pid),
         None => format!("process {}", p.id.pid),
     }

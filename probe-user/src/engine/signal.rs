@@ -24,6 +24,11 @@ impl Engine {
         for s in self.member_of.get(&id).cloned().unwrap_or_default() {
             let seq = self.next_seq();
             self.note_signal(s, &id, &sent, seq);
+            let target = self.services[s]
+                .members
+                .get(&id)
+                .map_or(&sent.target, |m| &m.process)
+                .clone();
             let by = sent.actor.as_ref().map_or("the kernel".to_owned(), describe);
             let facts = json!({
                 "signal": sent.signal,
@@ -31,14 +36,14 @@ impl Engine {
                 "result": sent.result,
                 "disposition": sent.disposition,
             });
-            let summary = format!("{} sent {} to {}", by, sent.signal, describe(&sent.target));
+            let summary = format!("{} sent {} to {}", by, sent.signal, describe(&target));
             let actor = sent.actor.as_ref();
             self.show_at(
                 s,
                 seq,
                 EventKind::Signal,
                 None,
-                Some(&sent.target),
+                Some(&target),
                 actor,
                 facts,
                 summary,

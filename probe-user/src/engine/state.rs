@@ -274,6 +274,13 @@ impl ServiceState {
             .min_by_key(|a| a.seq)
     }
 
+    /// The process to name when an instance is meant: the oldest living one without a living parent in it.
+    pub(super) fn lead<'a>(&'a self, instance: &'a Instance) -> &'a Process {
+        let living = instance.living.iter().filter_map(|id| self.members.get(id));
+        let roots = living.filter(|m| self.is_root(m)).map(|m| &m.process);
+        roots.min_by_key(|p| (p.start, p.id)).unwrap_or(&instance.root)
+    }
+
     /// Members whose parent is no living member.
     pub(super) fn is_root(&self, m: &Member) -> bool {
         m.process.parent.is_none_or(|p| !self.members.contains_key(&p))

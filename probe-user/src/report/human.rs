@@ -68,7 +68,12 @@ pub(super) fn event(line: &mut Vec<u8>, options: &Options, s: &Shown) -> io::Res
 }
 
 pub(super) fn finding(line: &mut Vec<u8>, options: &Options, f: &Finding) -> io::Result<()> {
-    head(line, options, f.at, &f.service)?;
+    // It opens at its cause; every other turn is told at its own time.
+    let told = match f.state {
+        FindingState::Opened => f.at,
+        _ => f.at + std::time::Duration::from_nanos(f.detected_after_ns),
+    };
+    head(line, options, told, &f.service)?;
     let (word, how) = match (f.state, f.severity) {
         (FindingState::Resolved, _) => ("RESOLVED", GREEN),
         (_, Severity::Critical) => ("CRITICAL", RED),

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{build_ebpf, child, workspace};
+use crate::{bless, build_ebpf, child, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -91,7 +91,7 @@ impl Lane {
                 cargo
                     .args(["test", "--no-fail-fast", "--workspace", "--exclude", TESTS])
                     .args(filter);
-                self.tests(&mut cargo, tally)
+                self.tests(&mut cargo, filter, tally)
             }
             Self::Ebpf => build_ebpf::run(&build_ebpf::Args {
                 check: true,
@@ -99,10 +99,11 @@ impl Lane {
                 setup: geteuid().is_root(),
             }),
             Self::Replay => {
+                bless::build_probe()?;
                 cargo
                     .args(["test", "--package", TESTS, "--test", REPLAY])
                     .args(filter);
-                self.tests(&mut cargo, tally)
+                self.tests(&mut cargo, filter, tally)
             }
             Self::E2e => {
                 needs::packages()?;
@@ -115,19 +116,21 @@ impl Lane {
                     cargo.args(["--test", &name]);
                 }
                 cargo.args(filter).args(["--", E2E_THREADS]);
-                self.tests(&mut cargo, tally)
+                self.tests(&mut cargo, filter, tally)
             }
         }
     }
 
     /// Runs tests, shows what they say, and counts them.
-    fn tests(self, cargo: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
+    fn tests(self, cargo: &mut Command, filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
         println!("$ {}", child::describe(cargo));
         let status = child::run(cargo, self.limit(), |line| {
             child::print(line);
             tally.add(Tally::parse(line).unwrap_or_default());
         })?;
         ensure!(status.success(), "{status}");
+        // With a filter the tests may be another lane's.
+        ensure!(filter.is_some() || tally.ran() > 0, "no test ran");
         Ok(())
     }
 }

@@ -16,6 +16,11 @@ impl Tally {
         self.ignored += other.ignored;
     }
 
+    /// How many tests ran.
+    pub(crate) fn ran(self) -> u64 {
+        self.passed + self.failed
+    }
+
     /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other line is `None`.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;

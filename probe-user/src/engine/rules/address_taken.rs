@@ -35,16 +35,16 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         }) {
             continue;
         }
-        let holder = entry
+        // Who it is must be known: it may be a child of a member that was not yet told.
+        let Some(holder) = entry
             .socket
             .holders
             .iter()
-            .find_map(|h| ledger.strangers.get(&h.process));
-        let pid = entry.socket.holders.first().map(|h| h.process.pid);
-        let who = holder.map_or_else(|| format!("process {}", pid.unwrap_or_default()), describe);
-        let unit = holder
-            .and_then(|p| p.unit.as_ref())
-            .map_or(String::new(), |u| format!(" of {u}"));
+            .find_map(|h| ledger.strangers.get(&h.process))
+        else {
+            continue;
+        };
+        let unit = holder.unit.as_ref().map_or(String::new(), |u| format!(" of {u}"));
         verdict.conditions.push(Condition {
             severity: None,
             key: Key {
@@ -54,8 +54,11 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             },
             at: entry.since,
             cause: format!("taken {address} {}", entry.socket.inode),
-            actor: holder.cloned(),
-            summary: format!("{address} is held by {who}{unit}, which does not belong to the service"),
+            actor: Some(holder.clone()),
+            summary: format!(
+                "{address} is held by {}{unit}, which does not belong to the service",
+                describe(holder)
+            ),
             evidence: [entry.seq].into_iter().filter(|s| *s > 0).collect(),
         });
     }

@@ -51,17 +51,17 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                         .and(service.decl.pid_file.clone()),
                 )
                 .collect();
-            let parent = i
-                .root
+            let lead = service.lead(i);
+            let parent = lead
                 .parent
                 .map_or(String::new(), |p| format!(", parent {}", p.pid));
-            let unit = i.root.unit.as_ref().map_or(String::new(), |u| format!(", {u}"));
+            let unit = lead.unit.as_ref().map_or(String::new(), |u| format!(", {u}"));
             let holds = if holds.is_empty() {
                 "nothing declared".to_owned()
             } else {
                 holds.join(" and ")
             };
-            format!("{}{parent}{unit} holds {holds}", describe(&i.root))
+            format!("{}{parent}{unit} holds {holds}", describe(lead))
         })
         .collect();
     verdict.conditions.push(Condition {

@@ -54,7 +54,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             "{} names {}, but {} holds the addresses",
             state.path,
             describe(&named.process),
-            describe(&holder.root)
+            describe(service.lead(holder))
         ),
         evidence: [*seq, holder.seq].into_iter().filter(|s| *s > 0).collect(),
         key,

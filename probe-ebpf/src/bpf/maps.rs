@@ -1,0 +1,67 @@
+//! All maps. User space finds them by these names.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use probe_abi::{CONTROLS, Past, PortKey, RECORD_KINDS, Supervised, UnitKey};
+
+/// Records for user space. The size is set at load.
+#[map]
+pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Records that found no room, by kind; see [`probe_abi::LOST_SUPERVISED`] for slot 0.
+#[map]
+pub(super) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(RECORD_KINDS, 0);
+
+/// Records written, by kind.
+#[map]
+pub(super) static RECORDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(RECORD_KINDS, 0);
+
+/// The processes that are watched, by pid. Children inherit it at fork.
+#[map]
+pub(super) static SUPERVISED: HashMap<u32, Supervised> = HashMap::with_max_entries(32768, 0);
+
+/// Inode numbers of declared executables. Devices are compared in user space: overlayfs and btrfs show two of them.
+#[map]
+pub(super) static WANTED_EXE: HashMap<u64, u8> = HashMap::with_max_entries(1024, 0);
+
+/// Names of declared units.
+#[map]
+pub(super) static WANTED_UNIT: HashMap<UnitKey, u8> = HashMap::with_max_entries(1024, 0);
+
+/// Declared ports, TCP and UDP.
+#[map]
+pub(super) static WANTED_PORT: HashMap<PortKey, u8> = HashMap::with_max_entries(4096, 0);
+
+/// Inode numbers of the sockets whose holders the iterator over open files looks for.
+#[map]
+pub(super) static WANTED_INODE: HashMap<u64, u8> = HashMap::with_max_entries(65536, 0);
+
+/// Who a process was that has ended, by pid. The oldest makes room.
+#[map]
+pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(16384, 0);
+
+/// Where the exit hook builds the value for `PAST`, which is too large for the stack. No other program may use it: the
+/// kernel does not run one program twice on one CPU at a time.
+#[map]
+pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(1, 0);
+
+/// Switches that change while the programs run; see `probe_abi::CONTROL_*`.
+#[map]
+pub(super) static CONTROL: Array<u32> = Array::with_max_entries(CONTROLS, 0);
+
+/// Whether a switch is on.
+#[inline(always)]
+pub(super) fn control(index: u32) -> bool {
+    CONTROL.get(index).is_some_and(|on| *on != 0)
+}
+
+/// Adds one to a per-CPU counter.
+#[inline(always)]
+pub(super) fn count(counters: &PerCpuArray<u64>, slot: u32) {
+    if let Some(counter) = counters.get_ptr_mut(slot) {
+        // SAFETY: the slot belongs to this CPU. An interrupt between load and store can lose one step of a statistic.
+        unsafe { *counter += 1 };
+    }
+}

@@ -1,0 +1,370 @@
+//! Loading the object and attaching its programs.
+
+use std::{fs, path::Path, str::FromStr};
+
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
+    programs::{CgroupAttachMode, CgroupSock, Iter, ProgramError, RawTracePoint},
+};
+use probe_abi::Offsets;
+
+use super::{
+    btf::{self, BtfError},
+    facts::{Availability, Facts},
+    maps::MapsError,
+    offsets::{VMLINUX, offsets, settings},
+    plan::{Attach, HOOKS, Hook, Outcome, Plan, Planned, obstacle},
+};
+
+/// The programs, as built by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/probe-ebpf.o");
+
+/// Lines of the verifier's log that an error shows: the last ones say why.
+const LOG_LINES: usize = 4;
+
+/// What the programs log, for those who work on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum LogLevel {
+    Error = 1,
+    Warn = 2,
+    Info = 3,
+    Debug = 4,
+    Trace = 5,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no log level, expected error, warn, info, debug or trace")]
+pub struct LogLevelError(String);
+
+impl FromStr for LogLevel {
+    type Err = LogLevelError;
+
+    fn from_str(text: &str) -> Result<Self, LogLevelError> {
+        match text {
+            "error" => Ok(Self::Error),
+            "warn" => Ok(Self::Warn),
+            "info" => Ok(Self::Info),
+            "debug" => Ok(Self::Debug),
+            "trace" => Ok(Self::Trace),
+            _ => Err(LogLevelError(text.to_owned())),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// `None`: the verifier removes every log line, and they cost nothing.
+    pub bpf_log: Option<LogLevel>,
+    /// Rounded up to a power of two of pages.
+    pub ring_bytes: u32,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            bpf_log: None,
+            ring_bytes: 4 << 20,
+        }
+    }
+}
+
+/// Why nothing could be loaded. One line, which says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("this needs {}: run it as root, or give it these capabilities", .missing.join(", "))]
+    NotPermitted { missing: Vec<&'static str> },
+    #[error(
+        "this kernel ({release}) has no bpf system call: probe needs Linux 5.10 or later with CONFIG_BPF_SYSCALL=y"
+    )]
+    NoBpf { release: String },
+    #[error(
+        "the bpf system call is refused to this process ({reason}): a container or sandbox forbids it, run probe on the host \
+         or allow bpf there"
+    )]
+    BpfRefused { reason: String },
+    #[error(
+        "{VMLINUX} can't be read ({reason}): probe needs a kernel with CONFIG_DEBUG_INFO_BTF=y, as the large distributions \
+         build it"
+    )]
+    NoBtf { reason: String },
+    #[error("{VMLINUX} is damaged: {0}")]
+    DamagedBtf(#[from] BtfError),
+    #[error("the kernel refused the eBPF object: {}", chain(.0))]
+    Object(#[source] Box<EbpfError>),
+    #[error("the hook {hook} ({attach}), without which probe sees nothing, was refused: {reason}")]
+    Hook {
+        hook: &'static str,
+        attach: Attach,
+        reason: String,
+    },
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    #[error("the log of the eBPF programs can't be read: {0}")]
+    Log(String),
+}
+
+/// What the kernel must offer before anything is tried.
+fn preconditions(facts: &Facts) -> Result<(), LoadError> {
+    if facts.bpf == Availability::Absent {
+        return Err(LoadError::NoBpf {
+            release: facts.release.clone(),
+        });
+    }
+    let missing: Vec<_> = facts
+        .missing_capabilities()
+        .iter()
+        .filter(|c| c.required)
+        .map(|c| c.name)
+        .collect();
+    if !missing.is_empty() {
+        return Err(LoadError::NotPermitted { missing });
+    }
+    if let Availability::Refused(reason) = &facts.bpf {
+        return Err(LoadError::BpfRefused {
+            reason: reason.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// Loads the object and every program that this kernel takes, and attaches them.
+pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<(Ebpf, Plan), LoadError> {
+    preconditions(facts)?;
+    let blob = fs::read(VMLINUX).map_err(|e| LoadError::NoBtf {
+        reason: e.to_string(),
+    })?;
+    let (offsets, settings) = {
+        let types = btf::Btf::parse(&blob)?;
+        (offsets(&types), settings(&types))
+    };
+    raise_memlock();
+    // The loader reads the kernel's types by itself first; replaced, that copy is freed before the programs are loaded.
+    let mut loader = EbpfLoader::new();
+    let types =
+        Btf::parse(&blob, Endianness::default()).map_err(|e| LoadError::Object(Box::new(e.into())))?;
+    drop(blob);
+    let level = options.bpf_log.map_or(0, |l| l as u8);
+    let mut ebpf = loader
+        .btf(Some(&types))
+        .override_global("OFFSETS", &offsets, true)
+        .override_global("SETTINGS", &settings, true)
+        .override_global(aya_log::LEVEL, &level, false)
+        .map_max_entries("EVENTS", options.ring_bytes)
+        .load(OBJECT)
+        .map_err(|e| LoadError::Object(Box::new(e)))?;
+    let plan = attach_all(&mut ebpf, facts, &offsets, &types)?;
+    drop(loader);
+    drop(types);
+    give_back_memory();
+    Ok((ebpf, plan))
+}
+
+/// The kernel's types take some 20 MB while they are looked at, which the allocator would keep.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointers, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+fn attach_all(ebpf: &mut Ebpf, facts: &Facts, offsets: &Offsets, types: &Btf) -> Result<Plan, LoadError> {
+    let mut plan = Plan::default();
+    for hook in &HOOKS {
+        let outcome = match obstacle(hook, facts, offsets) {
+            Some(why) => Outcome::Skipped(why),
+            None => match attach(ebpf, hook, facts.cgroup2.as_deref(), types) {
+                Ok(()) => Outcome::Attached,
+                Err(error) => Outcome::Refused(reason(&error)),
+            },
+        };
+        match &outcome {
+            Outcome::Refused(reason) | Outcome::Skipped(reason) if hook.required => {
+                return Err(LoadError::Hook {
+                    hook: hook.name,
+                    attach: hook.attach,
+                    reason: reason.clone(),
+                });
+            }
+            Outcome::Refused(reason) | Outcome::Skipped(reason) => {
+                tracing::debug!(hook = hook.name, %reason, "hook is not attached");
+            }
+            Outcome::Attached => {
+                let verified = ebpf
+                    .program(hook.name)
+                    .and_then(|p| p.info().ok()?.verified_instruction_count());
+                tracing::debug!(hook = hook.name, verified, "hook is attached");
+            }
+        }
+        plan.hooks.push(Planned { hook, outcome });
+    }
+    Ok(plan)
+}
+
+/// Iterators are only loaded: each run attaches anew.
+fn attach(ebpf: &mut Ebpf, hook: &Hook, cgroup: Option<&Path>, types: &Btf) -> Result<(), ProgramError> {
+    let program = ebpf.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
+    match hook.attach {
+        Attach::RawTracepoint(name) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(name)?;
+        }
+        Attach::Cgroup => {
+            let program: &mut CgroupSock = program.try_into()?;
+            program.load()?;
+            let root = cgroup.unwrap_or_else(|| Path::new("/sys/fs/cgroup"));
+            let root = fs::File::open(root).map_err(ProgramError::IOError)?;
+            // A link never replaces or excludes other programs; the flag for several is refused with one.
+            program.attach(root, CgroupAttachMode::Single)?;
+        }
+        Attach::Iterator(kind) => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(kind, types)?;
+            let link = program.attach()?;
+            program.detach(link)?;
+        }
+    }
+    Ok(())
+}
+
+/// One line: the error, and the end of what the verifier said.
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => match last_words(&verifier_log.to_string()) {
+            Some(words) => format!("{io_error}; the verifier says: {words}"),
+            None => io_error.to_string(),
+        },
+        other => chain(other),
+    }
+}
+
+/// The last lines of a verifier log, in one.
+fn last_words(log: &str) -> Option<String> {
+    let lines: Vec<_> = log
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !is_statistic(l))
+        .collect();
+    let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    (!end.is_empty()).then(|| end.join(" | "))
+}
+
+/// What the verifier prints after its verdict.
+fn is_statistic(line: &str) -> bool {
+    ["processed ", "verification time", "stack depth"]
+        .iter()
+        .any(|s| line.starts_with(s))
+}
+
+/// An error with its causes, in one line, each part once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Kernels before 5.11 charge maps to this limit. Where it can't be raised, creating a map says so.
+fn raise_memlock() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(
+        Resource::Memlock,
+        Rlimit {
+            current: None,
+            maximum: None,
+        },
+    ) {
+        tracing::debug!(%error, "RLIMIT_MEMLOCK can't be raised");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            release: "5.4.0".into(),
+            uid: 1000,
+            capabilities: u64::MAX,
+            bpf: Availability::Works,
+            btf: Availability::Works,
+            cgroup2: None,
+            tracefs: None,
+            bpffs: None,
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_one_line_that_says_what_to_do() {
+        let line = |facts: Facts| preconditions(&facts).unwrap_err().to_string();
+        assert_eq!(
+            line(Facts {
+                capabilities: 1 << 38,
+                ..facts()
+            }),
+            "this needs CAP_BPF, CAP_NET_ADMIN: run it as root, or give it these capabilities"
+        );
+        assert!(
+            line(Facts {
+                bpf: Availability::Absent,
+                ..facts()
+            })
+            .contains("CONFIG_BPF_SYSCALL=y")
+        );
+        let refused = Availability::Refused("Operation not permitted".into());
+        assert!(
+            line(Facts {
+                bpf: refused.clone(),
+                ..facts()
+            })
+            .contains("sandbox")
+        );
+        // Without capabilities the call is refused too: name those, not the sandbox.
+        assert!(
+            line(Facts {
+                bpf: refused,
+                capabilities: 0,
+                ..facts()
+            })
+            .contains("CAP_BPF")
+        );
+    }
+
+    #[test]
+    fn a_refusal_by_the_verifier_shows_the_end_of_its_log() {
+        let log = "func#0 @0\n0: R1=ctx()\n\n1: (85) call unknown#999\ninvalid func unknown#999\nprocessed 2 insns\n";
+        assert_eq!(
+            last_words(log).as_deref(),
+            Some("func#0 @0 | 0: R1=ctx() | 1: (85) call unknown#999 | invalid func unknown#999")
+        );
+        assert_eq!(
+            last_words("\n"),
+            None,
+            "the kernel refused before the verifier began"
+        );
+    }
+
+    #[test]
+    fn levels_have_names() {
+        assert_eq!("debug".parse(), Ok(LogLevel::Debug));
+        assert!(
+            "loud"
+                .parse::<LogLevel>()
+                .unwrap_err()
+                .to_string()
+                .contains("expected error")
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! What user space tells the programs, and what it asks them.
+
+use std::collections::BTreeSet;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+};
+use probe_abi::{
+    CGROUP_NAME_LEN, CONTROL_UNITS, LOST_SUPERVISED, Past, PortKey, RECORD_KINDS, RecordKind, Supervised,
+    UnitKey,
+};
+
+use super::decode::process;
+use crate::{
+    address::Address,
+    clock::Nanos,
+    event::{ExitStatus, ProcId, Process},
+};
+
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MapsError {
+    #[error("the eBPF object has no map {0}: rebuild it with `cargo xtask build-ebpf`")]
+    Absent(&'static str),
+    #[error("the kernel refused a change of the map {map}: {source}")]
+    Refused { map: &'static str, source: MapError },
+    #[error("{wanted} entries are wanted in the map {map}, which has room for {room}")]
+    Full {
+        map: &'static str,
+        wanted: usize,
+        room: u32,
+    },
+}
+
+/// What the hooks are to report although no supervised process is involved.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Inode numbers of executables. Compare the device in the event: another file system may have the same number.
+    pub exes: BTreeSet<u64>,
+    /// Names of systemd units.
+    pub units: BTreeSet<String>,
+    /// TCP and UDP ports; see [`Self::add_address`].
+    pub ports: BTreeSet<PortKey>,
+}
+
+impl Wanted {
+    /// Asks for the TCP or UDP port of an address, and for nothing if it has none.
+    pub fn add_address(&mut self, address: &Address) {
+        let (protocol, port) = match address {
+            Address::Tcp(inet) => (IPPROTO_TCP, inet.port),
+            Address::Udp(inet) => (IPPROTO_UDP, inet.port),
+            Address::Unix(_) | Address::Abstract(_) => return,
+        };
+        self.ports.insert(PortKey { protocol, port });
+    }
+
+    fn unit_keys(&self) -> BTreeSet<UnitKey> {
+        self.units.iter().map(|name| unit_key(name)).collect()
+    }
+}
+
+/// The kernel side copies text with its NUL, so a name is cut to one byte less than the key.
+fn unit_key(name: &str) -> UnitKey {
+    let mut key = UnitKey {
+        name: [0; CGROUP_NAME_LEN],
+    };
+    for (to, from) in key.name[..CGROUP_NAME_LEN - 1].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    key
+}
+
+/// Who a process was that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastProcess {
+    /// Without an executable on kernels before 6.16.
+    pub process: Process,
+    pub ended: Nanos,
+    pub status: ExitStatus,
+}
+
+/// A set in the kernel whose content is known here, so that only differences are written.
+struct Set<K: aya::Pod> {
+    name: &'static str,
+    map: HashMap<MapData, K, u8>,
+    content: BTreeSet<K>,
+    room: u32,
+}
+
+impl<K: aya::Pod + Ord> Set<K> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, MapsError> {
+        let map = take(ebpf, name)?;
+        let room = match &map {
+            Map::HashMap(data) => data.info().map_or(u32::MAX, |i| i.max_entries()),
+            _ => u32::MAX,
+        };
+        let map = HashMap::try_from(map).map_err(|source| MapsError::Refused { map: name, source })?;
+        Ok(Self {
+            name,
+            map,
+            content: BTreeSet::new(),
+            room,
+        })
+    }
+
+    /// What is wanted before and after is not touched, so that nothing of it is missed.
+    fn replace(&mut self, wanted: BTreeSet<K>) -> Result<(), MapsError> {
+        if wanted.len() > self.room as usize {
+            return Err(MapsError::Full {
+                map: self.name,
+                wanted: wanted.len(),
+                room: self.room,
+            });
+        }
+        let refused = |source| MapsError::Refused {
+            map: self.name,
+            source,
+        };
+        for key in self.content.difference(&wanted).copied().collect::<Vec<_>>() {
+            remove(&mut self.map, &key).map_err(refused)?;
+            self.content.remove(&key);
+        }
+        for key in wanted {
+            if !self.content.contains(&key) {
+                self.map.insert(key, 1, 0).map_err(refused)?;
+                self.content.insert(key);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An entry that is not there is as good as removed.
+fn remove<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, key: &K) -> Result<(), MapError> {
+    match map.remove(key) {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done,
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, MapsError> {
+    ebpf.take_map(name).ok_or(MapsError::Absent(name))
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, MapsError> {
+    M::try_from(take(ebpf, name)?).map_err(|source| MapsError::Refused { map: name, source })
+}
+
+/// The maps that stay with [`super::Kernel`].
+pub(super) struct Maps {
+    supervised: HashMap<MapData, u32, Supervised>,
+    past: HashMap<MapData, u32, Past>,
+    exes: Set<u64>,
+    units: Set<UnitKey>,
+    ports: Set<PortKey>,
+    control: Array<MapData, u32>,
+    lost: PerCpuArray<MapData, u64>,
+    records: PerCpuArray<MapData, u64>,
+    /// What `lost` said the last time.
+    reported: [u64; RECORD_KINDS as usize],
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+        Ok(Self {
+            supervised: typed(ebpf, "SUPERVISED")?,
+            past: typed(ebpf, "PAST")?,
+            exes: Set::take(ebpf, "WANTED_EXE")?,
+            units: Set::take(ebpf, "WANTED_UNIT")?,
+            ports: Set::take(ebpf, "WANTED_PORT")?,
+            control: typed(ebpf, "CONTROL")?,
+            lost: typed(ebpf, "LOST")?,
+            records: typed(ebpf, "RECORDS")?,
+            reported: [0; RECORD_KINDS as usize],
+        })
+    }
+
+    pub(super) fn supervise(&mut self, id: ProcId, start: Nanos) -> Result<(), MapsError> {
+        self.supervised
+            .insert(id.pid, Supervised { start: start.0 }, 0)
+            .map_err(|source| MapsError::Refused {
+                map: "SUPERVISED",
+                source,
+            })
+    }
+
+    pub(super) fn forget(&mut self, id: ProcId) -> Result<(), MapsError> {
+        // The pid may belong to another process by now, which the fork or exec hook has put there.
+        match self.supervised.get(&id.pid, 0) {
+            Ok(now) if now.start == 0 || ProcId::new(id.pid, Nanos(now.start)) == id => {
+                remove(&mut self.supervised, &id.pid).map_err(|source| MapsError::Refused {
+                    map: "SUPERVISED",
+                    source,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn want(&mut self, wanted: &Wanted) -> Result<(), MapsError> {
+        self.exes.replace(wanted.exes.clone())?;
+        self.ports.replace(wanted.ports.clone())?;
+        self.units.replace(wanted.unit_keys())?;
+        self.control
+            .set(CONTROL_UNITS, u32::from(!wanted.units.is_empty()), 0)
+            .map_err(|source| MapsError::Refused {
+                map: "CONTROL",
+                source,
+            })
+    }
+
+    pub(super) fn past(&self, pid: u32) -> Option<PastProcess> {
+        let past = self.past.get(&pid, 0).ok()?;
+        Some(PastProcess {
+            process: process(&past.task, None),
+            ended: Nanos(past.ended),
+            status: ExitStatus::from_wait(past.status),
+        })
+    }
+
+    /// All records written since load.
+    pub(super) fn records(&self) -> u64 {
+        (0..RECORD_KINDS).map(|slot| sum(&self.records, slot)).sum()
+    }
+
+    /// What found no room since the last call, by kind of record.
+    pub(super) fn lost(&mut self) -> Vec<(String, u64)> {
+        let mut lost = Vec::new();
+        for slot in 0..RECORD_KINDS {
+            let now = sum(&self.lost, slot);
+            let Some(before) = self.reported.get_mut(slot as usize) else {
+                continue;
+            };
+            if now > *before {
+                let name = match RecordKind::from_raw(slot) {
+                    None if slot == LOST_SUPERVISED => "supervised".to_owned(),
+                    None => format!("ring:{slot}"),
+                    Some(kind) => format!("ring:{}", kind.name()),
+                };
+                lost.push((name, now - *before));
+                *before = now;
+            }
+        }
+        lost
+    }
+}
+
+fn sum(counters: &PerCpuArray<MapData, u64>, slot: u32) -> u64 {
+    counters.get(&slot, 0).map_or(0, |values| values.iter().sum())
+}
+
+/// The inode numbers that the iterator over open files looks for.
+pub(super) struct WantedInodes(Set<u64>);
+
+impl WantedInodes {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+        Ok(Self(Set::take(ebpf, "WANTED_INODE")?))
+    }
+
+    pub(super) fn replace(&mut self, inodes: BTreeSet<u64>) -> Result<(), MapsError> {
+        self.0.replace(inodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_wanted_and_paths_are_not() {
+        let mut wanted = Wanted::default();
+        for address in ["tcp:127.0.0.1:80", "udp:80", "unix:/run/x", "tcp:[::1]:80"] {
+            wanted.add_address(&address.parse().unwrap());
+        }
+        let ports: Vec<_> = wanted.ports.iter().map(|k| (k.protocol, k.port)).collect();
+        assert_eq!(ports, [(6, 80), (17, 80)]);
+    }
+
+    #[test]
+    fn a_unit_key_always_ends_with_a_nul() {
+        assert_eq!(unit_key(&"x".repeat(200)).name[CGROUP_NAME_LEN - 2..], [b'x', 0]);
+        assert_eq!(&unit_key("a.service").name[..10], b"a.service\0");
+    }
+}

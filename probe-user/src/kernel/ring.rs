@@ -1,0 +1,52 @@
+//! The ring buffer that the programs write to. It has one reader.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aya::maps::{MapData, RingBuf};
+
+use super::decode::decode;
+use crate::event::Event;
+
+/// Readable when there are records.
+pub struct Ring {
+    pub(super) buffer: RingBuf<MapData>,
+    /// Records that could not be decoded; [`super::Kernel::lost`] reports them.
+    pub(super) undecoded: Arc<AtomicU64>,
+}
+
+impl Ring {
+    /// Hands at most `max` records to `f`, and gives the number taken from the ring. Less than `max`: it is empty now.
+    pub fn drain(&mut self, max: usize, mut f: impl FnMut(Event)) -> usize {
+        for taken in 0..max {
+            let Some(item) = self.buffer.next() else {
+                return taken;
+            };
+            match decode(&item) {
+                Ok(event) => f(event),
+                Err(error) => {
+                    tracing::warn!(%error, "a record of the kernel is lost");
+                    self.undecoded.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        max
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.buffer.as_fd()
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.buffer.as_raw_fd()
+    }
+}

@@ -1,0 +1,529 @@
+//! Joins the sources with the engine: hands it what happened, does what it wants done, and looks where it wants to know.
+//!
+//! One thread owns all of this. Whoever drives it (`probe watch`, the daemon) waits on the file descriptors and on
+//! [`Runtime::deadline`], and calls the method of the same name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    os::fd::BorrowedFd,
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::{
+    address::Address,
+    clock::{self, Nanos},
+    config::Config,
+    engine::{Effect, Engine},
+    event::{Actor, AddressState, Event, FileId, ProcId, Process, SnapshotReason, TimeSource, What},
+    kernel::{Kernel, MapsError, Ring, Wanted},
+    sources::{
+        close_watch::{CloseWatch, CloseWatchError, Closed},
+        directory_watch::{DirectoryEvent, DirectoryWatch},
+        file_watch::{FileEvent, FileWatch},
+        heartbeat::Heartbeats,
+        observer::Observer,
+        path, pid_file, process, process_state,
+    },
+    trace,
+};
+
+/// Ring-buffer records taken before the other sources are looked at again.
+const BATCH: usize = 1024;
+/// Events that may wait for the engine. In a storm that does not end, a level is told although more records wait.
+const QUEUE_LIMIT: usize = 64 * BATCH;
+/// How long after the last record the kernel's counters of losses are read. Reading them costs more than a record.
+const COUNT_LOSSES_AFTER: Duration = Duration::from_millis(100);
+/// Snapshots that one snapshot may lead to, each because it met processes that the kernel was not yet following.
+const RESYNC_ROUNDS: usize = 8;
+
+/// Why the sources could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error(transparent)]
+    Wanted(#[from] MapsError),
+    #[error("the kernel's events already have a reader")]
+    NoRing,
+    #[error("directories cannot be watched: {0}")]
+    Directories(std::io::Error),
+    #[error("heartbeats cannot be watched: {0}")]
+    Heartbeats(std::io::Error),
+    #[error("files cannot be watched (inotify): {0}")]
+    Files(std::io::Error),
+    #[error("sockets cannot be watched (inotify): {0}")]
+    Closes(std::io::Error),
+}
+
+/// Receives what is to be shown.
+pub type Sink<'a> = dyn FnMut(&Effect) + 'a;
+
+pub struct Runtime {
+    config: Config,
+    engine: Engine,
+    kernel: Kernel,
+    ring: Ring,
+    observer: Observer,
+    closes: CloseWatch,
+    directories: DirectoryWatch,
+    files: FileWatch,
+    heartbeats: Heartbeats,
+    /// Declared paths by what they are.
+    sockets: BTreeMap<PathBuf, Address>,
+    pid_files: BTreeMap<PathBuf, String>,
+    trace: Option<trace::Writer>,
+    /// Why recording stopped, once it has.
+    trace_error: Option<trace::TraceError>,
+    queue: VecDeque<Event>,
+    /// The ring's events of one batch, before they are queued.
+    records: Vec<Event>,
+    /// What is to be looked at when the events at hand are through.
+    settle: BTreeSet<Address>,
+    read_pid_files: BTreeSet<String>,
+    looks: BTreeSet<ProcId>,
+    resync: Option<SnapshotReason>,
+    count_losses_at: Option<Nanos>,
+}
+
+/// The identity of each declared executable, for the engine and the trace. A missing file is left out: it may come.
+pub fn exe_ids(config: &Config) -> BTreeMap<String, FileId> {
+    let exes = config.services.iter().filter_map(|s| s.exe.as_ref());
+    exes.filter_map(|e| Some((e.clone(), path::file_id(e.as_ref()).ok()?)))
+        .collect()
+}
+
+/// What the kernel must report for this configuration.
+pub fn wanted(config: &Config, exes: &BTreeMap<String, FileId>) -> Wanted {
+    let mut wanted = Wanted::default();
+    wanted.exes.extend(exes.values().map(|id| id.ino));
+    for s in &config.services {
+        wanted.units.extend(s.unit.clone());
+        for a in &s.listen {
+            wanted.add_address(a);
+        }
+    }
+    wanted
+}
+
+impl Runtime {
+    /// The kernel's programs must be attached already: what happens from then on waits in the ring buffer.
+    pub fn new(
+        config: Config,
+        exes: &BTreeMap<String, FileId>,
+        mut kernel: Kernel,
+        observer: Observer,
+        trace: Option<trace::Writer>,
+    ) -> Result<Self, RuntimeError> {
+        let mut directories = DirectoryWatch::new().map_err(RuntimeError::Directories)?;
+        let mut sockets = BTreeMap::new();
+        let mut pid_files = BTreeMap::new();
+        for s in &config.services {
+            for a in &s.listen {
+                if let Some(path) = a.path() {
+                    directories.add(path);
+                    sockets.insert(path.to_owned(), a.clone());
+                }
+            }
+            if let Some(path) = &s.pid_file {
+                directories.add(path.as_ref());
+                pid_files.insert(PathBuf::from(path), path.clone());
+            }
+        }
+        kernel.want(&wanted(&config, exes))?;
+        let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
+        let ring = kernel.ring().ok_or(RuntimeError::NoRing)?;
+        Ok(Self {
+            engine: Engine::new(config.clone(), exes),
+            config,
+            kernel,
+            ring,
+            observer,
+            closes: CloseWatch::new().map_err(RuntimeError::Closes)?,
+            directories,
+            files: FileWatch::new().map_err(RuntimeError::Files)?,
+            heartbeats,
+            sockets,
+            pid_files,
+            trace,
+            trace_error: None,
+            queue: VecDeque::new(),
+            records: Vec::new(),
+            settle: BTreeSet::new(),
+            read_pid_files: BTreeSet::new(),
+            looks: BTreeSet::new(),
+            resync: None,
+            count_losses_at: None,
+        })
+    }
+
+    /// Takes the first snapshot, and then what happened since the programs were attached.
+    pub fn begin(&mut self, sink: &mut Sink<'_>) {
+        for path in self.pid_files.values() {
+            if let Err(e) = self.files.watch(path.as_ref()) {
+                tracing::warn!("changes of {path} may be noticed late: {e}");
+            }
+        }
+        self.resync = Some(SnapshotReason::Start);
+        self.run(sink);
+        self.drain(sink);
+    }
+
+    /// File descriptors whose readiness means [`Runtime::drain`].
+    pub fn fds(&self) -> [BorrowedFd<'_>; 5] {
+        use std::os::fd::AsFd;
+        [
+            self.ring.as_fd(),
+            self.closes.as_fd(),
+            self.directories.as_fd(),
+            self.files.as_fd(),
+            self.heartbeats.as_fd(),
+        ]
+    }
+
+    pub fn deadline(&self) -> Option<Nanos> {
+        let (engine, heartbeats) = (self.engine.deadline(), self.heartbeats.deadline());
+        engine
+            .into_iter()
+            .chain(heartbeats)
+            .chain(self.count_losses_at)
+            .min()
+    }
+
+    pub fn mains(&self) -> Vec<Option<ProcId>> {
+        self.engine.mains()
+    }
+
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// The time of [`Runtime::deadline`] has come.
+    pub fn tick(&mut self, sink: &mut Sink<'_>) {
+        let now = clock::now();
+        if self.engine.deadline().is_some_and(|at| at <= now) {
+            self.queue.push_back(observed(What::Timer));
+            self.run(sink);
+        }
+        if self.count_losses_at.is_some_and(|at| at <= now) {
+            self.count_losses(sink);
+        }
+        // Active checks and long logs go by the clock.
+        if self.heartbeats.deadline().is_some_and(|at| at <= now) {
+            self.drain(sink);
+        }
+    }
+
+    /// Takes everything that the sources hold.
+    pub fn drain(&mut self, sink: &mut Sink<'_>) {
+        while self.take_edges() == BATCH {
+            self.run(sink);
+        }
+        self.run(sink);
+    }
+
+    /// Queues what the kernel and the file system have told, and gives the number of the kernel's records.
+    fn take_edges(&mut self) -> usize {
+        // Notifications carry no time. They are told before the first exit among the kernel's records, because that a
+        // daemon removed its PID file before it exited must be known then, and after what came before that exit.
+        let mut records = std::mem::take(&mut self.records);
+        let taken = self.ring.drain(BATCH, |event| records.push(event));
+        let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
+        for (i, mut event) in records.drain(..).enumerate() {
+            if Some(i) == exit {
+                self.take_notifications();
+            }
+            complete(&mut event);
+            self.queue.push_back(event);
+        }
+        if exit.is_none() {
+            self.take_notifications();
+        }
+        self.records = records;
+        if taken > 0 && self.count_losses_at.is_none() {
+            self.count_losses_at = Some(clock::now() + COUNT_LOSSES_AFTER);
+        }
+        taken
+    }
+
+    /// Queues a level behind every edge that happened before it was read: a level knows of children and exits that the
+    /// ring buffer still holds.
+    fn tell_level(&mut self, at: Nanos, what: What) {
+        while self.take_edges() == BATCH && self.queue.len() < QUEUE_LIMIT {}
+        self.queue.push_back(Event {
+            at,
+            time_source: TimeSource::Observed,
+            what,
+        });
+    }
+
+    /// Ends recording and says whether it is whole.
+    pub fn finish(mut self) -> Result<(), trace::TraceError> {
+        if let Some(e) = self.trace_error.take() {
+            return Err(e);
+        }
+        self.trace.take().map_or(Ok(()), trace::Writer::finish)
+    }
+
+    fn count_losses(&mut self, sink: &mut Sink<'_>) {
+        self.count_losses_at = None;
+        for (source, count) in self.kernel.lost() {
+            self.queue.push_back(observed(What::Lost { source, count }));
+        }
+        self.run(sink);
+    }
+
+    fn take_notifications(&mut self) {
+        let (queue, kernel) = (&mut self.queue, &self.kernel);
+        let (sockets, pid_files) = (&self.sockets, &self.pid_files);
+        let mut appeared = Vec::new();
+        self.directories.drain(|event| match event {
+            DirectoryEvent::Name { path, change, pid } => {
+                let actor = pid.and_then(|pid| who(kernel, pid));
+                if let Some(address) = sockets.get(&path) {
+                    let address = address.clone();
+                    queue.push_back(observed(What::Path {
+                        address,
+                        change,
+                        actor: actor.clone(),
+                    }));
+                }
+                if let Some(path) = pid_files.get(&path) {
+                    queue.push_back(observed(What::PidFilePath {
+                        path: path.clone(),
+                        change,
+                        actor,
+                    }));
+                }
+            }
+            DirectoryEvent::Appeared { path } => appeared.push(path),
+            DirectoryEvent::Overflow => {
+                queue.push_back(observed(What::Lost {
+                    source: "directory notifications".into(),
+                    count: 1,
+                }));
+            }
+        });
+        for path in appeared {
+            self.settle.extend(self.sockets.get(&path).cloned());
+            self.read_pid_files.extend(self.pid_files.get(&path).cloned());
+        }
+        let pid_files = &mut self.read_pid_files;
+        let mut lost = 0;
+        self.files.drain(|event| match event {
+            FileEvent::Written(path) => pid_files.extend(self.pid_files.get(&path).cloned()),
+            FileEvent::Overflow => lost += 1,
+        });
+        if lost > 0 {
+            self.queue.push_back(observed(What::Lost {
+                source: "file notifications".into(),
+                count: lost,
+            }));
+        }
+        let queue = &mut self.queue;
+        self.heartbeats
+            .drain(clock::now(), |what| queue.push_back(observed(what)));
+        self.closes.drain(|closed| {
+            queue.push_back(observed(match closed {
+                Closed::Socket(inode) => What::SocketClosed { inode },
+                Closed::Overflow => What::Lost {
+                    source: "close notifications".into(),
+                    count: 1,
+                },
+            }));
+        });
+    }
+
+    /// Feeds the engine until nothing is left to do.
+    fn run(&mut self, sink: &mut Sink<'_>) {
+        let mut rounds = 0;
+        loop {
+            while let Some(event) = self.queue.pop_front() {
+                self.feed(event, sink);
+            }
+            if let Some(address) = self.settle.pop_first() {
+                self.look_at(&address);
+            } else if let Some(path) = self.read_pid_files.pop_first() {
+                // Watched first: what is written after this reading is told.
+                if let Err(e) = self.files.watch(path.as_ref()) {
+                    tracing::warn!("changes of {path} may be noticed late: {e}");
+                }
+                let at = clock::now();
+                let state = pid_file::read(path.as_ref());
+                self.tell_level(at, What::PidFile(state));
+            } else if let Some(id) = self.looks.pop_first() {
+                let at = clock::now();
+                let state = process_state::look(id);
+                self.tell_level(at, What::Process(state));
+            } else if let Some(reason) = self.resync.take() {
+                rounds += 1;
+                if rounds > RESYNC_ROUNDS {
+                    tracing::warn!("processes keep appearing faster than they can be followed; going on");
+                    return;
+                }
+                self.look_at_all(reason);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
+        let now = clock::now();
+        if let Some(trace) = &mut self.trace
+            && let Err(e) = trace.write(now, &event)
+        {
+            tracing::error!("recording stops: {e}");
+            self.trace_error = Some(e);
+            self.trace = None;
+        }
+        for effect in self.engine.apply(event, now) {
+            match effect {
+                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(&effect),
+                Effect::Settle(address) => {
+                    self.settle.insert(address);
+                }
+                Effect::ReadPidFile(path) => {
+                    self.read_pid_files.insert(path);
+                }
+                Effect::Look(id) => {
+                    self.looks.insert(id);
+                }
+                Effect::Supervise(id, start) => {
+                    if let Err(e) = self.kernel.supervise(id, start) {
+                        tracing::warn!("process {} cannot be followed: {e}", id.pid);
+                        self.queue.push_back(observed(What::Lost {
+                            source: "supervised".into(),
+                            count: 1,
+                        }));
+                    }
+                }
+                Effect::Forget(id) => {
+                    if let Err(e) = self.kernel.forget(id) {
+                        tracing::warn!("process {} goes on being followed: {e}", id.pid);
+                    }
+                }
+                Effect::Resync(reason) => {
+                    // A snapshot that settles a loss settles everything else too.
+                    if self.resync != Some(SnapshotReason::Loss) {
+                        self.resync = Some(reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn look_at(&mut self, address: &Address) {
+        let at = clock::now();
+        let state = self.observer.address(address);
+        self.follow_sockets(&state);
+        self.tell_level(at, What::Address(state));
+    }
+
+    fn look_at_all(&mut self, reason: SnapshotReason) {
+        let queue = &mut self.queue;
+        self.heartbeats
+            .initial(clock::now(), |what| queue.push_back(observed(what)));
+        let mut snapshot = self.observer.snapshot(&self.config, reason);
+        // Members stay members for as long as they live, whether or not a declaration still selects them.
+        let listed: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
+        let others: Vec<Process> = self
+            .engine
+            .members()
+            .filter(|id| !listed.contains(id))
+            .filter_map(|id| process::read(id.pid).ok().flatten().filter(|p| p.id == id))
+            .collect();
+        snapshot.processes.extend(others);
+        for state in &snapshot.addresses {
+            self.follow_sockets(state);
+        }
+        let at = snapshot.began;
+        self.tell_level(at, What::Snapshot(snapshot));
+    }
+
+    /// Watches for the last close of every live socket of a declared address.
+    fn follow_sockets(&mut self, state: &AddressState) {
+        for socket in &state.sockets {
+            match &state.address {
+                // The kernel reports its end by the port.
+                Address::Udp(_) => {}
+                // That of a TCP listener too, but not where the kernel chose the port.
+                Address::Tcp(_) | Address::Unix(_) | Address::Abstract(_) => {
+                    let mut watched = socket.holders.is_empty();
+                    for h in &socket.holders {
+                        match self.closes.watch(socket.inode, h.process.pid, h.fd) {
+                            Ok(()) => {
+                                watched = true;
+                                break;
+                            }
+                            // The descriptor is gone or another one by now; another holder's may serve, and if none
+                            // does, the holders have changed: look again.
+                            Err(CloseWatchError::AlreadyClosed { .. }) => {}
+                            Err(e) => {
+                                tracing::warn!(
+                                    "the close of a socket of {} may be noticed late: {e}",
+                                    state.address
+                                );
+                                watched = true;
+                                break;
+                            }
+                        }
+                    }
+                    if !watched {
+                        self.settle.insert(state.address.clone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What probe noticed itself, now.
+fn observed(what: What) -> Event {
+    Event {
+        at: clock::now(),
+        time_source: TimeSource::Observed,
+        what,
+    }
+}
+
+/// Who a pid is or was: the living from `/proc`, the dead from the kernel's memory of them.
+fn who(kernel: &Kernel, pid: u32) -> Option<Actor> {
+    let live = process::read(pid).ok().flatten();
+    match live {
+        Some(p) if p.exe.is_some() => Some(p),
+        live => kernel.past(pid).map(|p| p.process).or(live),
+    }
+}
+
+/// Adds what the kernel's record leaves out and `/proc` still tells.
+fn complete(event: &mut Event) {
+    match &mut event.what {
+        What::Exec { process } | What::Fork { child: process } | What::Listen { process, .. } => {
+            complete_process(process);
+        }
+        What::Signal(sent) => {
+            if let Some(actor) = &mut sent.actor
+                && actor.exe.is_none()
+            {
+                complete_process(actor);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A pid can be another process by now: then what `/proc` told is not about this one.
+fn complete_process(p: &mut Process) {
+    let before = p.clone();
+    process::complete(p);
+    if process::identity(p.id.pid) != Some(p.id) {
+        *p = before;
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}

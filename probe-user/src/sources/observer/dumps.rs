@@ -1,0 +1,252 @@
+//! Which live sockets belong to an address.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
+
+use crate::{
+    address::{Address, Inet},
+    event::{PathState, Socket, SocketId},
+    sources::{
+        namespace,
+        path::{self, Stamp},
+        sock_diag::{Diag, InetSocket, UnixName, UnixSocket},
+    },
+};
+
+/// What the kernel listed, of the families that were asked for. An error stands for every address of its family.
+#[derive(Default)]
+pub(super) struct Dumps {
+    unix: Option<Result<Vec<UnixSocket>, String>>,
+    tcp: Option<Result<Vec<InetSocket>, String>>,
+    udp: Option<Result<Vec<InetSocket>, String>>,
+    /// The oldest waiting connection of TCP listeners that have any, by the listener.
+    waiting: BTreeMap<SocketId, u64>,
+}
+
+pub(super) struct Match {
+    pub(super) socket: Socket,
+    /// Neither its file nor an earlier look says that it belongs here: only the name given to bind(2).
+    pub(super) by_name_only: bool,
+}
+
+impl Dumps {
+    /// Reads the families that `addresses` need.
+    pub(super) fn read(
+        diag: &mut Diag,
+        addresses: &[&Address],
+        stamps: &[Option<Stamp>],
+        seen: &BTreeMap<Address, BTreeSet<SocketId>>,
+    ) -> Self {
+        let any = |f: fn(&Address) -> bool| addresses.iter().any(|a| f(a));
+        let mut dumps = Self::default();
+        if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
+            let unix = diag.unix().and_then(|mut sockets| {
+                if addresses
+                    .iter()
+                    .zip(stamps)
+                    .any(|(a, s)| is_unexplained(a, s.as_ref(), seen.get(*a), &sockets))
+                {
+                    sockets.extend(diag.unix_connected_datagram()?);
+                }
+                Ok(sockets)
+            });
+            dumps.unix = Some(unix.map_err(|e| e.to_string()).and_then(|mut sockets| {
+                // A name in the file system is one for all network namespaces, and a socket is listed in its own only.
+                let is_path = |a: &Address| matches!(a, Address::Unix(_));
+                let mut asked = addresses.iter().zip(stamps).filter(|(a, _)| is_path(a));
+                if asked.any(|(a, s)| is_unexplained(a, s.as_ref(), seen.get(*a), &sockets)) {
+                    sockets.extend(namespace::unix_elsewhere()?);
+                }
+                Ok(sockets)
+            }));
+        }
+        if any(|a| matches!(a, Address::Tcp(_))) {
+            dumps.tcp = Some(inet(diag, libc::IPPROTO_TCP as u16));
+            dumps.waiting = waiting(diag, addresses, dumps.tcp.as_ref());
+        }
+        if any(|a| matches!(a, Address::Udp(_))) {
+            dumps.udp = Some(inet(diag, libc::IPPROTO_UDP as u16));
+        }
+        dumps
+    }
+
+    /// The live sockets of `address`. `seen`: those that belonged to it before.
+    pub(super) fn sockets(
+        &self,
+        address: &Address,
+        path: Option<&PathState>,
+        seen: Option<&BTreeSet<SocketId>>,
+    ) -> Result<Vec<Match>, String> {
+        let dumped = |dump: &Option<Result<Vec<InetSocket>, String>>, want: &Inet| {
+            let sockets = dump
+                .as_ref()
+                .ok_or("it was not asked for")?
+                .as_ref()
+                .map_err(Clone::clone)?;
+            Ok(sockets
+                .iter()
+                .filter(|s| serves(want, s))
+                .map(inet_match)
+                .collect())
+        };
+        match address {
+            Address::Tcp(want) => {
+                let mut found: Vec<Match> = dumped(&self.tcp, want)?;
+                for m in &mut found {
+                    m.socket.head = self.waiting.get(&m.socket.id).copied();
+                }
+                Ok(found)
+            }
+            Address::Udp(want) => dumped(&self.udp, want),
+            Address::Unix(_) | Address::Abstract(_) => {
+                let sockets = self
+                    .unix
+                    .as_ref()
+                    .ok_or("it was not asked for")?
+                    .as_ref()
+                    .map_err(Clone::clone)?;
+                Ok(sockets
+                    .iter()
+                    .filter_map(|s| unix_match(s, address, path, seen))
+                    .collect())
+            }
+        }
+    }
+}
+
+/// Asked only of listeners that have a queue. What can't be read is left out: then no stall is told.
+fn waiting(
+    diag: &mut Diag,
+    addresses: &[&Address],
+    listeners: Option<&Result<Vec<InetSocket>, String>>,
+) -> BTreeMap<SocketId, u64> {
+    let declared = |s: &&InetSocket| {
+        addresses
+            .iter()
+            .any(|a| matches!(a, Address::Tcp(want) if serves(want, s)))
+    };
+    let listeners = listeners
+        .and_then(|l| l.as_ref().ok())
+        .map_or(&[][..], Vec::as_slice);
+    let queueing = listeners.iter().filter(|s| s.queue > 0).filter(declared);
+    queueing
+        .filter_map(|s| {
+            let family = if s.ip.is_ipv4() {
+                libc::AF_INET
+            } else {
+                libc::AF_INET6
+            };
+            Some((s.id, diag.oldest_waiting(family as u8, s.port).ok()??))
+        })
+        .collect()
+}
+
+/// Both families; a host without IPv6 has only the first.
+pub(super) fn inet(diag: &mut Diag, protocol: u16) -> Result<Vec<InetSocket>, String> {
+    let mut sockets = diag
+        .inet(protocol, libc::AF_INET as u8)
+        .map_err(|e| e.to_string())?;
+    if Path::new("/proc/net/if_inet6").exists() {
+        sockets.extend(
+            diag.inet(protocol, libc::AF_INET6 as u8)
+                .map_err(|e| e.to_string())?,
+        );
+    }
+    Ok(sockets)
+}
+
+/// Whether something is missing that a connected datagram socket would explain.
+fn is_unexplained(
+    address: &Address,
+    stamp: Option<&Stamp>,
+    seen: Option<&BTreeSet<SocketId>>,
+    sockets: &[UnixSocket],
+) -> bool {
+    if !seen.is_none_or(|ids| ids.iter().all(|id| sockets.iter().any(|s| s.id == *id))) {
+        return true;
+    }
+    match (address, stamp.map(|s| &s.state)) {
+        (Address::Unix(_), Some(PathState::Socket(file))) => !sockets.iter().any(|s| s.file == Some(*file)),
+        (Address::Abstract(name), _) => !sockets
+            .iter()
+            .any(|s| matches!(&s.name, UnixName::Abstract(n) if n == name)),
+        _ => false,
+    }
+}
+
+fn unix_match(
+    socket: &UnixSocket,
+    address: &Address,
+    path: Option<&PathState>,
+    seen: Option<&BTreeSet<SocketId>>,
+) -> Option<Match> {
+    let by_name = match (&socket.name, address) {
+        (UnixName::Path(name), Address::Unix(want)) => is_same_name(name, want),
+        (UnixName::Abstract(name), Address::Abstract(want)) => name == want,
+        _ => false,
+    };
+    let by_file = matches!(path, Some(PathState::Socket(file)) if socket.file == Some(*file));
+    let by_memory = seen.is_some_and(|ids| ids.contains(&socket.id));
+    let is_path = address.path().is_some();
+    (by_name || by_file || by_memory).then(|| Match {
+        socket: unix_socket(socket),
+        by_name_only: is_path && !by_file && !by_memory,
+    })
+}
+
+/// Whether two paths are one name in one directory: `/var/run/x` and `/run/x` mostly are.
+fn is_same_name(bound: &Path, declared: &Path) -> bool {
+    if bound == declared {
+        return true;
+    }
+    if !bound.is_absolute() || bound.file_name() != declared.file_name() {
+        return false;
+    }
+    let directory = |path: &Path| path::file_id(path.parent()?).ok();
+    directory(bound).is_some_and(|ours| directory(declared) == Some(ours))
+}
+
+pub(super) fn unix_socket(socket: &UnixSocket) -> Socket {
+    Socket {
+        id: socket.id,
+        inode: socket.inode,
+        state: socket.state,
+        file: socket.file,
+        ip: None,
+        queue: socket.queue,
+        backlog: socket.backlog,
+        head: socket.head,
+        holders: Vec::new(),
+        holders_known: false,
+    }
+}
+
+fn serves(want: &Inet, socket: &InetSocket) -> bool {
+    let refuses_v4 = socket.v6only && matches!(want.ip, Some(IpAddr::V4(_)));
+    want.port == socket.port && want.is_served_by(socket.ip) && !refuses_v4
+}
+
+fn inet_match(socket: &InetSocket) -> Match {
+    Match {
+        socket: inet_socket(socket),
+        by_name_only: false,
+    }
+}
+
+pub(super) fn inet_socket(socket: &InetSocket) -> Socket {
+    Socket {
+        id: socket.id,
+        inode: socket.inode,
+        state: crate::event::SocketState::Listening,
+        file: None,
+        ip: Some(socket.ip),
+        queue: socket.queue,
+        backlog: socket.backlog,
+        head: None,
+        holders: Vec::new(),
+        holders_known: false,
+    }
+}
