@@ -288,6 +288,9 @@ pub struct ProcessState {
     pub run: RunState,
     /// `None`: gone, or not readable.
     pub masks: Option<SignalMasks>,
+    /// Files that it holds a lock on (flock, fcntl).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
 }
 
 /// A queued or running job of a unit.

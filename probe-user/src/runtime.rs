@@ -212,6 +212,13 @@ impl Runtime {
         }
     }
 
+    /// Takes an event of a source that is waited for elsewhere, behind the edges that came before it.
+    pub fn tell(&mut self, event: Event, sink: &mut Sink<'_>) {
+        while self.take_edges() == BATCH && self.queue.len() < QUEUE_LIMIT {}
+        self.queue.push_back(event);
+        self.run(sink);
+    }
+
     /// Takes everything that the sources hold.
     pub fn drain(&mut self, sink: &mut Sink<'_>) {
         while self.take_edges() == BATCH {

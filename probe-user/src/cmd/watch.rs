@@ -15,6 +15,7 @@ use probe_user::{
     config::{Config, Service, load},
     discover,
     engine::Effect,
+    event::Event,
     kernel::{Kernel, LoadOptions, LogLevel},
     report::{Reporter, Watching as WatchingLine, tracepoint_tier},
     runtime::{Runtime, exe_ids},
@@ -211,6 +212,7 @@ impl Watching {
             self.out.effect(effect);
         }
         self.out.flush()?;
+        let mut units = units(config);
         let end = async {
             match duration {
                 Some(d) => sleep(d).await,
@@ -255,6 +257,7 @@ impl Watching {
                     ready?.clear_ready();
                     self.runtime.drain(&mut sink);
                 }
+                event = next_unit(&mut units) => self.runtime.tell(event, &mut sink),
                 ready = readable(log_fd.as_ref()) => {
                     ready?;
                     if let Some(log) = &mut log {
@@ -270,6 +273,38 @@ impl Watching {
         self.runtime.drain(&mut |e| out.effect(e));
         Ok(self.out.flush()?)
     }
+}
+
+#[cfg(feature = "systemd")]
+type Units = Option<probe_user::sources::systemd::Units>;
+#[cfg(not(feature = "systemd"))]
+type Units = ();
+
+/// Follows the declared units, where there is a systemd to ask.
+#[cfg(feature = "systemd")]
+fn units(config: &Config) -> Units {
+    use probe_user::sources::{process, systemd};
+    let connected = systemd::Units::connect(config, None, |pid| process::read(pid).ok().flatten());
+    for (service, why) in &connected.cannot_see {
+        tracing::warn!("the unit of {service} is known by its cgroup only: {why}");
+    }
+    connected.units
+}
+
+#[cfg(not(feature = "systemd"))]
+fn units(_: &Config) -> Units {}
+
+#[cfg(feature = "systemd")]
+async fn next_unit(units: &mut Units) -> Event {
+    match units {
+        Some(units) => units.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(not(feature = "systemd"))]
+async fn next_unit(_: &mut Units) -> Event {
+    std::future::pending().await
 }
 
 async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {

@@ -444,6 +444,8 @@ impl Engine {
         } else {
             EndKind::Crash
         };
+        let listeners_closed = asked.as_ref().and_then(|a| self.listeners_closed_since(s, a.at));
+        let service = &mut self.services[s];
         let end = End {
             process: m.process.clone(),
             status,
@@ -454,6 +456,7 @@ impl Engine {
             asked,
             killer,
             oom: m.oom,
+            listeners_closed,
         };
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
@@ -476,6 +479,7 @@ impl Engine {
             service.instances.remove(&m.instance);
         }
         let actor = end.actor();
+        let timeline = end.stop_timeline().filter(|_| was_main && counted);
         if !counted {
             service.may_have_been_main(&end);
         }
@@ -499,6 +503,11 @@ impl Engine {
             summary,
         );
         self.qualify(s);
+        if let Some(timeline) = timeline {
+            let summary = format!("{} has stopped", describe(&m.process));
+            let facts = json!({ "stop": timeline });
+            self.show(s, EventKind::Stop, None, Some(&m.process), None, facts, summary);
+        }
         let next = self.services[s].main_member().map(|m| m.process.clone());
         if let (true, EndKind::Handover, Some(next)) = (was_main, kind, next) {
             let summary = format!("{} goes on for {}", describe(&next), process.id.pid);
@@ -534,6 +543,29 @@ impl Engine {
                     .map(|e| e.socket.inode)
             })
             .collect()
+    }
+
+    /// When the last of the service's listeners was closed, if all that were open at `since` are.
+    pub(super) fn listeners_closed_since(&self, s: usize, since: Nanos) -> Option<Nanos> {
+        let ledgers = || {
+            self.services[s]
+                .decl
+                .listen
+                .iter()
+                .filter_map(|a| self.addresses.get(a))
+        };
+        if ledgers().any(|l| {
+            l.live
+                .values()
+                .any(|e| e.is_listening() && !e.socket.holders.is_empty())
+        }) {
+            return None;
+        }
+        ledgers()
+            .flat_map(|l| &l.dead)
+            .map(|d| d.at)
+            .filter(|at| *at >= since)
+            .max()
     }
 
     /// Inodes of all sockets of the service's addresses that are remembered, live or dead.

@@ -124,6 +124,8 @@ pub(super) fn facts(
 ) -> serde_json::Map<String, serde_json::Value> {
     match condition.key.kind {
         Kind::CrashLoop => crash_loop::facts(&View::new(engine, s)),
+        Kind::SlowStop => slow_stop::facts(engine, s),
+        Kind::KilledWhileStopping => killed_while_stopping::facts(&View::new(engine, s), condition),
         _ => serde_json::Map::new(),
     }
 }

@@ -64,6 +64,28 @@ impl Asked {
         matches!(self.how, Ask::Job { .. })
     }
 
+    /// What happened since, in nanoseconds after the request; `null` for what has not happened (yet).
+    pub(super) fn timeline(
+        &self,
+        listeners_closed: Option<Nanos>,
+        ended: Option<(Nanos, ExitStatus)>,
+    ) -> serde_json::Value {
+        let after = |at: Nanos| u64::try_from(at.since(self.at).as_nanos()).unwrap_or(u64::MAX);
+        let (signal, disposition) = match &self.how {
+            Ask::Signal { signal, disposition } => (Some(*signal), Some(*disposition)),
+            Ask::Job { .. } => (None, None),
+        };
+        serde_json::json!({
+            "asked_boot_ns": self.at,
+            "asked": self.words(),
+            "signal": signal,
+            "disposition": disposition,
+            "listeners_closed_after_ns": listeners_closed.map(after),
+            "ended_after_ns": ended.map(|(at, _)| after(at)),
+            "status": ended.map(|(_, status)| status),
+        })
+    }
+
     /// `with TERM by kill (990)`, `by systemd's stop job 812`.
     pub(super) fn words(&self) -> String {
         match &self.how {
@@ -152,9 +174,17 @@ pub(super) struct End {
     /// The signal that killed it.
     pub(super) killer: Option<SignalFact>,
     pub(super) oom: Option<(Option<u64>, u64, Nanos)>,
+    /// When the last of the service's listeners was closed between the request to stop and this end.
+    pub(super) listeners_closed: Option<Nanos>,
 }
 
 impl End {
+    /// The stop that led here, with durations since it was asked for. `None`: nobody asked.
+    pub(super) fn stop_timeline(&self) -> Option<serde_json::Value> {
+        let asked = self.asked.as_ref()?;
+        Some(asked.timeline(self.listeners_closed, Some((self.at, self.status))))
+    }
+
     /// When what ended it began: the killing signal where there was one.
     pub(super) fn cause_at(&self) -> Nanos {
         self.killer.as_ref().map_or(self.at, |k| k.at)

@@ -49,8 +49,8 @@ pub(super) struct Open {
 pub(super) struct Verdict {
     pub(super) conditions: Vec<Condition>,
     pub(super) again: Option<Nanos>,
-    /// The rule can say more once this process has been looked at.
-    pub(super) look: Option<ProcId>,
+    /// The rule can say more once these processes have been looked at.
+    pub(super) looks: Vec<ProcId>,
 }
 
 impl Verdict {
@@ -71,7 +71,7 @@ impl Engine {
             self.tell_ready(s);
             let verdict = rules::judge(self, s);
             self.turn(s, verdict.conditions);
-            if let Some(id) = verdict.look {
+            for id in verdict.looks {
                 self.look(id);
             }
             if let Some(at) = verdict.again {

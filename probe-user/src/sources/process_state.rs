@@ -3,6 +3,7 @@
 //! Asked only when a rule has a reason to know. Nothing here can block on the process that is looked at: its memory is
 //! never read, so no lock of its address space is waited for.
 
+mod lock;
 mod syscall;
 mod tcp;
 mod thread;
@@ -28,6 +29,7 @@ pub fn look(id: ProcId) -> ProcessState {
         process: id,
         run: RunState::Gone,
         masks: None,
+        locks: Vec::new(),
     };
     if process::identity(id.pid) != Some(id) {
         return gone;
@@ -37,6 +39,7 @@ pub fn look(id: ProcId) -> ProcessState {
         process: id,
         run: run_state(id.pid, &threads),
         masks: threads.masks(),
+        locks: lock::held_by(id.pid),
     };
     if process::identity(id.pid) == Some(id) {
         state

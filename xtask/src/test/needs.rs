@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::{apt, child, workspace};
 
 /// Debian packages of the end-to-end tests, and what for.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     (
         "redis-server",
         "a real daemon with a UNIX socket, a TCP port and a PID file",
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 7] = [
     ("lsof", "the tests show where it names the wrong process"),
     ("psmisc", "fuser: likewise"),
     ("procps", "the kill and ps that administrators use"),
+    ("dbus-daemon", "a message bus for the stand-in of systemd"),
     ("python3", "small daemons in an interpreter"),
 ];
 

@@ -32,7 +32,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                 None => String::new(),
                 Some(m) => match m.seen.as_ref().filter(|(_, at)| *at >= since) {
                     None => {
-                        verdict.look = Some(m.process.id);
+                        verdict.looks.push(m.process.id);
                         continue;
                     }
                     Some((seen, _)) => match &seen.run {

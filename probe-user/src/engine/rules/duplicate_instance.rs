@@ -1,5 +1,7 @@
 //! `duplicate-instance`: more than `max_instances` instances live longer than `overlap`.
 
+use crate::event::ProcId;
+
 use super::{
     super::{
         finding::Kind,
@@ -33,6 +35,19 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         verdict.again_at(patience);
         return;
     }
+    // What each holds besides what is declared, such as a lock file, is looked at once.
+    let leads = instances.iter().map(|i| service.lead(i).id);
+    let fresh = |id: &ProcId| {
+        service
+            .members
+            .get(id)
+            .is_some_and(|m| m.seen.as_ref().is_some_and(|(_, at)| *at >= since))
+    };
+    let unseen: Vec<ProcId> = leads.filter(|id| !fresh(id)).collect();
+    if !unseen.is_empty() && !view.is_open(&key) {
+        verdict.looks.extend(unseen);
+        return;
+    }
     let each: Vec<String> = instances
         .iter()
         .map(|i| {
@@ -52,12 +67,18 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                 )
                 .collect();
             let lead = service.lead(i);
+            let seen = service.members.get(&lead.id).and_then(|m| m.seen.as_ref());
+            let locks = seen.map_or(&[][..], |(seen, _)| &seen.locks);
+            let holds: Vec<String> = holds
+                .into_iter()
+                .chain(locks.iter().map(|l| format!("the lock {l}")))
+                .collect();
             let parent = lead
                 .parent
                 .map_or(String::new(), |p| format!(", parent {}", p.pid));
             let unit = lead.unit.as_ref().map_or(String::new(), |u| format!(", {u}"));
             let holds = if holds.is_empty() {
-                "nothing declared".to_owned()
+                "nothing".to_owned()
             } else {
                 holds.join(" and ")
             };

@@ -7,7 +7,7 @@ use super::{
         finding::Kind,
         show::describe,
         state::{Asked, End},
-        verdict::Verdict,
+        verdict::{Condition, Verdict},
     },
     View, after_end, is_replaced,
 };
@@ -57,4 +57,11 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .conditions
             .push(after_end(Kind::KilledWhileStopping, service, end, summary));
     }
+}
+
+/// The timeline from the request to the kill.
+pub(super) fn facts(view: &View<'_>, c: &Condition) -> serde_json::Map<String, serde_json::Value> {
+    let end = view.service.deaths.iter().find(|e| e.cause() == c.key.detail);
+    let timeline = end.and_then(End::stop_timeline);
+    timeline.map(|t| ("stop".to_owned(), t)).into_iter().collect()
 }

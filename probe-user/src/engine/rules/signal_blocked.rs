@@ -26,7 +26,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         // While it stays pending it is looked at again from time to time: nothing tells of its delivery.
         let fresh = |at: crate::clock::Nanos| at >= due && view.now < at + service.decl.signal_within * 4;
         let Some((seen, at)) = m.seen.as_ref().filter(|(_, at)| *at >= due) else {
-            verdict.look = Some(m.process.id);
+            verdict.looks.push(m.process.id);
             continue;
         };
         let Some(masks) = seen
@@ -38,7 +38,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         if fresh(*at) {
             verdict.again_at(*at + service.decl.signal_within * 4);
         } else {
-            verdict.look = Some(m.process.id);
+            verdict.looks.push(m.process.id);
         }
         // A stopped process takes nothing until it is continued.
         if masks.waiting || m.stopped.is_some() {

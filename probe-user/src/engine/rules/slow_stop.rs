@@ -68,3 +68,13 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         evidence,
     });
 }
+
+/// The timeline so far.
+pub(super) fn facts(engine: &super::Engine, s: usize) -> serde_json::Map<String, serde_json::Value> {
+    let mut facts = serde_json::Map::new();
+    if let Some(asked) = engine.services[s].stopping() {
+        let closed = engine.listeners_closed_since(s, asked.at);
+        facts.insert("stop".to_owned(), asked.timeline(closed, None));
+    }
+    facts
+}

@@ -46,7 +46,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         }
         Some(m) => {
             let Some((seen, _)) = m.seen.as_ref().filter(|(_, at)| *at >= stale_at) else {
-                verdict.look = Some(m.process.id);
+                verdict.looks.push(m.process.id);
                 return;
             };
             let who = describe(&m.process);

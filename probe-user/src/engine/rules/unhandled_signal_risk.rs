@@ -27,7 +27,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         return;
     }
     let Some((seen, at)) = m.seen.as_ref().filter(|(_, at)| *at >= ready_by) else {
-        verdict.look = Some(m.process.id);
+        verdict.looks.push(m.process.id);
         return;
     };
     let Some(masks) = seen.masks else { return };

@@ -214,6 +214,7 @@ fn a_blocked_signal_is_found_while_it_stays_pending() {
             process,
             run: RunState::Running,
             masks: Some(masks),
+            locks: Vec::new(),
         })
     };
     w.tell(look(1));
@@ -221,4 +222,44 @@ fn a_blocked_signal_is_found_while_it_stays_pending() {
     w.pass(ms(25_000));
     w.tell(look(0));
     assert_eq!(w.open(), []);
+}
+
+#[test]
+fn a_stop_that_went_well_is_told_as_one_timeline() {
+    use crate::engine::finding::EventKind;
+    let mut w = World::new(service());
+    let ino = w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 98, Disposition::Caught);
+    w.pass(ms(20));
+    w.close(ino);
+    w.unlink(Some(50));
+    w.pass(ms(30));
+    w.exit(50, ExitStatus::Code(0));
+    w.expect_nothing();
+    let stop = w.shown.iter().find(|s| s.kind == EventKind::Stop).unwrap();
+    let timeline = &stop.facts["stop"];
+    assert_eq!(timeline["signal"], "TERM");
+    assert_eq!(timeline["disposition"], "caught");
+    assert_eq!(timeline["listeners_closed_after_ns"], 20_000_000);
+    assert_eq!(timeline["ended_after_ns"], 50_000_000);
+    assert_eq!(timeline["status"]["code"], 0);
+}
+
+#[test]
+fn the_timeline_stands_in_the_findings_about_a_stop() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 98, Disposition::Ignored);
+    w.pass(ms(8_000));
+    let slow = &w.finding(Kind::SlowStop).facts["stop"];
+    assert_eq!(
+        (&slow["disposition"], &slow["ended_after_ns"]),
+        (&"ignored".into(), &serde_json::Value::Null)
+    );
+    w.kill(50, 99);
+    let killed = &w.finding(Kind::KilledWhileStopping).facts["stop"];
+    assert_eq!(killed["ended_after_ns"], 8_000_000_000_u64);
+    assert_eq!(killed["listeners_closed_after_ns"], serde_json::Value::Null);
 }

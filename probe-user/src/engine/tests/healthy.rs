@@ -218,6 +218,7 @@ fn signals_that_are_waited_for_are_handled() {
             process,
             run: RunState::Running,
             masks: Some(seen),
+            locks: Vec::new(),
         }));
         assert_eq!(
             w.open(),

@@ -297,6 +297,7 @@ fn a_heartbeat_that_stops_says_what_the_process_does() {
         process,
         run: RunState::Stopped,
         masks: None,
+        locks: Vec::new(),
     }));
     assert_eq!(w.open(), [Kind::Stopped, Kind::StaleHeartbeat]);
     let f = w.finding(Kind::StaleHeartbeat);
@@ -326,6 +327,7 @@ fn a_peer_that_does_not_answer_is_the_networks_fault() {
         process,
         run,
         masks: None,
+        locks: Vec::new(),
     }));
     assert_eq!(w.finding(Kind::StaleHeartbeat).severity, Severity::Warning);
 }
@@ -340,4 +342,20 @@ fn no_heartbeat_is_expected_after_an_asked_stop() {
     w.exit(50, ExitStatus::Code(0));
     w.pass(ms(100_000));
     w.expect_nothing();
+}
+
+#[test]
+fn a_duplicate_says_who_holds_which_lock() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.exec(70);
+    w.write_pid_file(70);
+    w.locks.insert(50, vec!["/run/d.lock".into()]);
+    w.pass(ms(31_000));
+    let summary = &w.finding(Kind::DuplicateInstance).summary;
+    assert!(
+        summary.contains("d (50), parent 1 holds unix:/run/d.sock and the lock /run/d.lock"),
+        "{summary}"
+    );
+    assert!(summary.contains("d (70), parent 1 holds /run/d.pid"), "{summary}");
 }

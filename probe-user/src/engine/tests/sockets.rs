@@ -205,6 +205,7 @@ fn the_same_head_of_the_queue_twice_is_a_stall() {
         process,
         run: RunState::Running,
         masks: None,
+        locks: Vec::new(),
     }));
     assert_eq!(w.open(), [Kind::AcceptStall]);
     w.sockets[0].head = None;

@@ -12,8 +12,8 @@ use crate::{
     },
     event::{
         AddressState, Disposition, Event, ExitStatus, FileId, Holder, PathChange, PathState, PidFileContent,
-        PidFileState, ProcId, Process, SignalResult, SignalSent, Snapshot, SnapshotReason, Socket, SocketId,
-        SocketState, TimeSource, What,
+        PidFileState, ProcId, Process, ProcessState, RunState, SignalResult, SignalSent, Snapshot,
+        SnapshotReason, Socket, SocketId, SocketState, TimeSource, What,
     },
     signal::Signal,
 };
@@ -44,6 +44,9 @@ pub(super) struct World {
     pub(super) path: PathState,
     pub(super) sockets: Vec<Socket>,
     pub(super) processes: BTreeMap<u32, Process>,
+    /// Files that processes hold locks on.
+    pub(super) locks: BTreeMap<u32, Vec<String>>,
+    stopped: std::collections::BTreeSet<u32>,
     next_ino: u64,
 }
 
@@ -62,6 +65,8 @@ impl World {
             path: PathState::Absent,
             sockets: Vec::new(),
             processes: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            stopped: Default::default(),
             next_ino: 100,
         };
         w.snapshot(SnapshotReason::Start);
@@ -212,6 +217,11 @@ impl World {
     }
 
     pub(super) fn signal(&mut self, target: u32, signal: Signal, by: u32, disposition: Disposition) {
+        match signal {
+            Signal::STOP => self.stopped.insert(target),
+            Signal::CONT => self.stopped.remove(&target),
+            _ => false,
+        };
         let sent = SignalSent {
             target: self.processes[&target].clone(),
             signal,
@@ -301,6 +311,28 @@ impl World {
                     Effect::Settle(a) => {
                         let state = self.state_of(a);
                         let what = What::Address(state);
+                        queue.push_back(Event {
+                            at: self.now,
+                            time_source: TimeSource::Observed,
+                            what,
+                        });
+                    }
+                    // A test that needs more than this tells it itself.
+                    Effect::Look(id) => {
+                        let lives = self.processes.get(&id.pid).is_some_and(|p| p.id == *id);
+                        let run = match self.stopped.contains(&id.pid) {
+                            _ if !lives => RunState::Gone,
+                            true => RunState::Stopped,
+                            false => RunState::Running,
+                        };
+                        let locks = self.locks.get(&id.pid).cloned().unwrap_or_default();
+                        let state = ProcessState {
+                            process: *id,
+                            run,
+                            masks: None,
+                            locks,
+                        };
+                        let what = What::Process(state);
                         queue.push_back(Event {
                             at: self.now,
                             time_source: TimeSource::Observed,
