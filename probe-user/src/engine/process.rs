@@ -183,6 +183,8 @@ impl Engine {
         for other in merged {
             service.merge_instances(instance, other);
         }
+        // Its place is taken for good, also once the one that took it has ended.
+        service.deaths.retain(|d| d.was_main || d.at >= now);
         self.member_of.entry(id).or_default().push(s);
         if met == Met::Level {
             self.effects.push(Effect::Supervise(id, process.start));
@@ -213,6 +215,7 @@ impl Engine {
         let ServiceState {
             members,
             instances,
+            deaths,
             decl,
             ..
         } = service;
@@ -233,6 +236,7 @@ impl Engine {
             let old_enough = i.root.start + decl.ready_within;
             if by_name || plain && old_enough <= now {
                 i.qualified = Some(now);
+                deaths.retain(|d| !d.was_main || d.at >= now);
             } else if plain {
                 due = Some(due.map_or(old_enough, |d| d.min(old_enough)));
             }
