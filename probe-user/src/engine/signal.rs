@@ -60,8 +60,10 @@ impl Engine {
             .actor
             .as_ref()
             .is_some_and(|a| !service.members.contains_key(&a.id));
+        // A signal that is ignored asks nothing: what ends the process later is something else.
         let stop = service.decl.stop_signals.contains(&sent.signal)
             && from_outside
+            && sent.disposition != Disposition::Ignored
             && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
         let Some(m) = self.services[s].members.get_mut(id) else {
             return;

@@ -80,3 +80,16 @@ fn a_replaced_death_stays_over_when_the_service_is_stopped() {
     assert_eq!(w.open(), []);
     assert_eq!(w.opened().len(), before, "{:#?}", w.findings);
 }
+
+#[test]
+fn a_stop_signal_that_is_ignored_asks_nothing() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::INT, 99, Disposition::Ignored);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    w.kill(50, 99);
+    assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
+    assert!(!w.open().contains(&Kind::KilledWhileStopping));
+}
