@@ -133,9 +133,13 @@ impl Engine {
             {
                 match change {
                     PathChange::Removed | PathChange::RenamedAway => m.cleaned_up = true,
-                    // It holds what it has just bound, before anything else could be asked.
-                    PathChange::Created => m.held_address = true,
-                    PathChange::RenamedTo => {}
+                    // It holds what it has just bound, before anything else could be asked. What it removed before that
+                    // was an earlier life's.
+                    PathChange::Created => {
+                        m.held_address = true;
+                        m.cleaned_up = false;
+                    }
+                    PathChange::RenamedTo => m.cleaned_up = false,
                 }
             }
             let by = actor.as_ref().map_or("somebody".to_owned(), describe);

@@ -93,3 +93,17 @@ fn a_stop_signal_that_is_ignored_asks_nothing() {
     assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
     assert!(!w.open().contains(&Kind::KilledWhileStopping));
 }
+
+/// Most daemons unlink their path before they bind it.
+#[test]
+fn removing_an_old_path_at_the_start_is_no_clean_exit_at_the_end() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.unlink(Some(50));
+    w.listen(50);
+    w.write_pid_file(50);
+    w.pass(ms(60_000));
+    w.findings.clear();
+    w.exit(50, ExitStatus::Code(0));
+    assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
+}
