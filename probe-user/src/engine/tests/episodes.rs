@@ -107,3 +107,33 @@ fn removing_an_old_path_at_the_start_is_no_clean_exit_at_the_end() {
     w.exit(50, ExitStatus::Code(0));
     assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
 }
+
+/// What an asked stop left behind is none of the next life's faults.
+#[test]
+fn a_restart_over_leftovers_of_an_asked_stop_is_no_finding() {
+    for pid_file_first in [true, false] {
+        let mut w = World::new(service());
+        w.start(50);
+        w.pass(ms(1000));
+        w.findings.clear();
+        w.signal(50, Signal::TERM, 99, Disposition::Default);
+        w.exit(50, TERM);
+        w.pass(ms(5000));
+        w.expect_nothing();
+        w.exec(51);
+        if pid_file_first {
+            w.write_pid_file(51);
+        } else {
+            w.listen(51);
+        }
+        w.pass(ms(500));
+        w.expect_nothing();
+        if pid_file_first {
+            w.listen(51);
+        } else {
+            w.write_pid_file(51);
+        }
+        w.pass(ms(60_000));
+        w.expect_nothing();
+    }
+}
