@@ -341,10 +341,14 @@ impl Engine {
     /// A new life begins when an instance that counts takes the place of another one.
     fn begin_generation(&mut self, s: usize, instance: u32, counts: bool, process: &Process) {
         let service = &mut self.services[s];
-        if !counts || service.generation_instance == Some(instance) {
+        // A main process that began after the last one had ended is a new life of the same instance: a member started it.
+        let ended = service.last_end.as_ref();
+        let anew = ended.is_some_and(|e| e.generation == service.generation && process.start > e.at);
+        if !counts || service.generation_instance == Some(instance) && !anew {
             return;
         }
         service.generation += 1;
+        service.deaths.retain(|d| !d.was_main || d.at >= process.start);
         service.generation_instance = Some(instance);
         service.ready = false;
         tracing::debug!(
@@ -392,6 +396,7 @@ impl Engine {
         let held = self.held_by(s, &process.id);
         let known = self.known_sockets(s);
         let foreign_holder = self.others_hold(s, &process.id);
+        let instance_holds = self.instance_holds(s, &process.id);
         let service = &mut self.services[s];
         let instance_asked = service
             .members
@@ -415,7 +420,16 @@ impl Engine {
             .instances
             .get(&m.instance)
             .is_some_and(|i| i.qualified.is_some());
+        // The main process of this life has ended before: those that follow it end for the same reason.
+        let followed = service
+            .last_end
+            .as_ref()
+            .filter(|e| was_main && e.generation == service.generation);
+        let stopped = followed.filter(|e| e.explains_leftovers() && at <= e.at + service.decl.stop_within);
+        let follows_clean_end = stopped.is_some_and(|e| e.kind == EndKind::Clean);
+        let follows_crash = followed.is_some_and(|e| e.kind == EndKind::Crash);
         let asked = m.asked.clone().or(if was_main { instance_asked } else { None });
+        let asked = asked.or_else(|| stopped?.asked.clone());
         let killer = match status {
             ExitStatus::Signal { signal, .. } => killer(&m, signal),
             _ => None,
@@ -426,13 +440,17 @@ impl Engine {
             None => !held.is_empty(),
         };
         let clean_code = matches!(status, ExitStatus::Code(c) if service.decl.clean_exit.contains(&c));
+        // Nobody is left to hand over to: helpers that live a moment longer hold nothing.
+        let closed_all = clean_code && m.held_address && !still_listening && !foreign_holder && !instance_holds;
         let kind = if status == ExitStatus::Unknown {
             EndKind::Unseen
         } else if m.oom.is_some() {
             EndKind::Crash
         } else if asked.is_some() {
             EndKind::Asked
-        } else if status == ExitStatus::Code(0) && (survivors || foreign_holder) {
+        } else if follows_clean_end {
+            EndKind::Clean
+        } else if status == ExitStatus::Code(0) && (survivors || foreign_holder) && !closed_all {
             EndKind::Handover
         } else if clean_code && (m.cleaned_up || m.held_address && !still_listening) {
             EndKind::Clean
@@ -445,6 +463,7 @@ impl Engine {
             at,
             seq,
             was_main,
+            generation: service.generation,
             kind,
             asked,
             killer,
@@ -473,13 +492,13 @@ impl Engine {
         let actor = end.actor();
         if was_main {
             service.main = None;
-            if counted && kind == EndKind::Crash {
+            if counted && kind == EndKind::Crash && !follows_crash {
                 if service.crashes.len() >= service.decl.crash_loop.restarts.max(1) as usize {
                     service.crashes.pop_front();
                 }
                 service.crashes.push_back(end.clone());
             }
-            if counted && (kind != EndKind::Handover || !survivors) {
+            if counted && (kind != EndKind::Handover || !survivors) && !follows_crash {
                 service.last_end = Some(end);
             }
         }
@@ -564,6 +583,21 @@ impl Engine {
                     .iter()
                     .any(|h| h.process != *id && !self.ended.contains(&h.process))
             })
+    }
+
+    /// Whether another living process of its instance holds a socket of the service's addresses.
+    fn instance_holds(&self, s: usize, id: &ProcId) -> bool {
+        let service = &self.services[s];
+        let living = service
+            .members
+            .get(id)
+            .and_then(|m| service.instances.get(&m.instance))
+            .map(|i| &i.living);
+        living
+            .into_iter()
+            .flatten()
+            .filter(|other| *other != id)
+            .any(|other| !self.held_by(s, other).is_empty())
     }
 
     /// Living members that a snapshot begun at `began` should have shown and did not.

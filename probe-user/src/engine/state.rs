@@ -115,6 +115,8 @@ pub(super) struct End {
     pub(super) at: Nanos,
     pub(super) seq: u64,
     pub(super) was_main: bool,
+    /// The service's generation then.
+    pub(super) generation: u64,
     pub(super) kind: EndKind,
     pub(super) asked: Option<Asked>,
     /// The signal that killed it.

@@ -81,6 +81,69 @@ fn a_replaced_death_stays_over_when_the_service_is_stopped() {
     assert_eq!(w.opened().len(), before, "{:#?}", w.findings);
 }
 
+/// As when the main process of PostgreSQL is killed: the others notice and end, one after the other.
+#[test]
+fn workers_that_follow_their_dead_master_are_one_crash() {
+    let mut w = prefork(&[60, 61, 62, 63, 64, 65, 66]);
+    w.kill(50, 99);
+    for worker in 60..=66 {
+        w.pass(ms(10));
+        w.exit(worker, ExitStatus::Code(1));
+    }
+    w.pass(ms(100));
+    let crashes: Vec<_> = w.opened().into_iter().filter(|k| *k == Kind::Crashed).collect();
+    assert_eq!(crashes, [Kind::Crashed]);
+    assert!(!w.opened().contains(&Kind::CrashLoop));
+    assert!(w.finding(Kind::Crashed).summary.contains("KILL"), "{}", w.finding(Kind::Crashed).summary);
+    assert!(w.open().contains(&Kind::NotRunning));
+}
+
+#[test]
+fn workers_that_follow_a_stopped_master_end_as_asked() {
+    for status in [ExitStatus::Code(1), ExitStatus::Code(0)] {
+        let mut w = prefork(&[60, 61]);
+        w.signal(50, Signal::TERM, 99, Disposition::Default);
+        w.exit(50, TERM);
+        w.pass(ms(100));
+        w.exit(60, status);
+        w.pass(ms(1500));
+        w.exit(61, status);
+        w.pass(ms(60_000));
+        w.expect_nothing();
+    }
+}
+
+/// As when `rabbitmqctl stop` ends the virtual machine before its small helpers.
+#[test]
+fn helpers_that_follow_a_clean_exit_are_part_of_it() {
+    let mut w = World::new(service());
+    let ino = w.start(50);
+    w.fork(50, 60);
+    w.pass(ms(60_000));
+    w.findings.clear();
+    w.close(ino);
+    w.unlink(Some(50));
+    w.remove_pid_file(50);
+    w.exit(50, ExitStatus::Code(0));
+    w.pass(ms(10));
+    w.exit(60, ExitStatus::Code(1));
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
+
+/// Survivors that go on by themselves: what ends them much later is a cause of its own.
+#[test]
+fn a_successor_of_a_stopped_master_can_crash_later() {
+    let mut w = prefork(&[60]);
+    w.signal(50, Signal::QUIT, 99, Disposition::Caught);
+    w.exit(50, ExitStatus::Code(0));
+    w.write_pid_file(60);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    w.exit(60, SEGV);
+    assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
+}
+
 #[test]
 fn a_stop_signal_that_is_ignored_asks_nothing() {
     let mut w = World::new(service());
@@ -136,4 +199,37 @@ fn a_restart_over_leftovers_of_an_asked_stop_is_no_finding() {
         w.pass(ms(60_000));
         w.expect_nothing();
     }
+}
+
+/// As under `mysqld_safe`: the process that starts it anew is a member too, and outlives it.
+#[test]
+fn a_life_that_a_supervising_member_starts_is_a_new_generation() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.fork(50, 60);
+    w.listen(60);
+    w.write_pid_file(60);
+    w.pass(ms(60_000));
+    w.findings.clear();
+    w.kill(60, 99);
+    assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
+    w.pass(ms(500));
+    w.fork(50, 61);
+    w.unlink(Some(61));
+    w.listen(61);
+    w.write_pid_file(61);
+    w.pass(ms(60_000));
+    assert_eq!(w.open(), []);
+    assert_eq!(w.engine.services[0].generation, 2);
+    for next in 62..=65 {
+        w.kill(next - 1, 99);
+        w.pass(ms(1));
+        w.fork(50, next);
+        w.unlink(Some(next));
+        w.listen(next);
+        w.write_pid_file(next);
+        w.pass(ms(500));
+    }
+    w.kill(65, 99);
+    assert!(w.open().contains(&Kind::CrashLoop), "{:?}", w.open());
 }
