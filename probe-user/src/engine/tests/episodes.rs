@@ -201,6 +201,31 @@ fn a_restart_over_leftovers_of_an_asked_stop_is_no_finding() {
     }
 }
 
+/// Rule 14: the new process stops the old one.
+#[test]
+fn a_successor_that_stops_its_predecessor_took_over() {
+    for status in [ExitStatus::Code(0), TERM] {
+        let mut w = World::new(service());
+        w.start(50);
+        w.pass(ms(1000));
+        w.findings.clear();
+        w.exec(51);
+        w.unlink(Some(51));
+        w.listen(51);
+        w.findings.clear();
+        let disposition = match status {
+            TERM => Disposition::Default,
+            _ => Disposition::Caught,
+        };
+        w.signal(50, Signal::TERM, 51, disposition);
+        w.exit(50, status);
+        w.write_pid_file(51);
+        w.pass(ms(60_000));
+        assert_eq!(w.open(), [], "{status:?}");
+        assert!(!w.opened().contains(&Kind::Crashed), "{status:?}");
+    }
+}
+
 /// As under `mysqld_safe`: the process that starts it anew is a member too, and outlives it.
 #[test]
 fn a_life_that_a_supervising_member_starts_is_a_new_generation() {
