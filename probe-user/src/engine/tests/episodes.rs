@@ -226,6 +226,21 @@ fn a_successor_that_stops_its_predecessor_took_over() {
     }
 }
 
+#[test]
+fn an_asked_stop_whose_end_was_not_seen_is_still_a_stop() {
+    let mut w = World::new(service());
+    let ino = w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 99, Disposition::Caught);
+    w.pass(ms(100));
+    w.processes.remove(&50);
+    w.close(ino);
+    w.sockets.clear();
+    w.snapshot(SnapshotReason::Loss);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
+
 /// As under `mysqld_safe`: the process that starts it anew is a member too, and outlives it.
 #[test]
 fn a_life_that_a_supervising_member_starts_is_a_new_generation() {
