@@ -224,8 +224,10 @@ impl Engine {
         let at = self.at;
         let blind = self.blind.get_or_insert_with(|| Blind {
             since: at,
+            last: at,
             sources: BTreeMap::new(),
         });
+        blind.last = blind.last.max(at);
         *blind.sources.entry(source).or_default() += count;
     }
 }

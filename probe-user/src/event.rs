@@ -384,7 +384,7 @@ pub enum What {
     },
     Snapshot(Snapshot),
     // About probe itself.
-    /// Events were lost. Verdicts are unknown until a snapshot with [`SnapshotReason::Loss`] settles them.
+    /// Events were lost. Verdicts are unknown until a snapshot that began after this settles them.
     Lost {
         source: String,
         count: u64,

@@ -22,6 +22,8 @@ pub(super) const DEATHS_KEPT: usize = 16;
 #[derive(Debug)]
 pub(super) struct Blind {
     pub(super) since: Nanos,
+    /// When the newest loss was told.
+    pub(super) last: Nanos,
     pub(super) sources: BTreeMap<String, u64>,
 }
 

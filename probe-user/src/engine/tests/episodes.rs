@@ -241,6 +241,26 @@ fn an_asked_stop_whose_end_was_not_seen_is_still_a_stop() {
     w.expect_nothing();
 }
 
+#[test]
+fn a_loss_is_settled_by_any_snapshot_that_began_after_it() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    let early = w.now;
+    w.pass(ms(10));
+    w.tell(What::Lost {
+        source: "ring".into(),
+        count: 1,
+    });
+    assert_eq!(w.open(), [Kind::Blind]);
+    let late = std::mem::replace(&mut w.now, early);
+    w.snapshot(SnapshotReason::Loss);
+    assert_eq!(w.open(), [Kind::Blind], "it was read before the loss");
+    w.now = late + ms(10);
+    w.snapshot(SnapshotReason::Interval);
+    assert_eq!(w.open(), []);
+}
+
 /// As under `mysqld_safe`: the process that starts it anew is a member too, and outlives it.
 #[test]
 fn a_life_that_a_supervising_member_starts_is_a_new_generation() {
