@@ -441,7 +441,8 @@ impl Engine {
         };
         let clean_code = matches!(status, ExitStatus::Code(c) if service.decl.clean_exit.contains(&c));
         // Nobody is left to hand over to: helpers that live a moment longer hold nothing.
-        let closed_all = clean_code && m.held_address && !still_listening && !foreign_holder && !instance_holds;
+        let closed_all =
+            clean_code && m.held_address && !still_listening && !foreign_holder && !instance_holds;
         let kind = if status == ExitStatus::Unknown && asked.is_none() {
             EndKind::Unseen
         } else if m.oom.is_some() {

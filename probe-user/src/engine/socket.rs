@@ -17,6 +17,7 @@ use super::{
     Due, Effect, Engine,
     finding::EventKind,
     ledger::{AddressLedger, Change, Entry, Pending},
+    membership,
     process::Met,
     show::describe,
 };
@@ -312,7 +313,7 @@ impl Engine {
 
     /// Where a service declares no other selector, who holds its address belongs to it. `true` when it joined.
     fn hold(&mut self, s: usize, p: &Process, address: &Address, socket: Option<&Socket>) -> bool {
-        if self.services[s].decl.has_selector() {
+        if self.services[s].decl.has_selector() || membership::is_service_manager(p) {
             return false;
         }
         let joined = self.join(s, p.clone(), Met::Level);

@@ -261,6 +261,27 @@ fn a_loss_is_settled_by_any_snapshot_that_began_after_it() {
     assert_eq!(w.open(), []);
 }
 
+/// Socket activation: systemd holds the listener, before and after.
+#[test]
+fn the_service_manager_takes_no_address() {
+    let mut w = World::new(service());
+    w.pass(ms(1000));
+    let mut manager = w.process(1, 0, "/usr/lib/systemd/systemd");
+    manager.parent = None;
+    w.processes.insert(1, manager);
+    w.listen(1);
+    assert!(!w.open().contains(&Kind::AddressTaken), "{:?}", w.open());
+    // Without a selector its holder is the service, and all processes descend from this one.
+    let mut plain = service();
+    (plain.exe, plain.pid_file) = (None, None);
+    let mut w = World::new(plain);
+    let mut manager = w.process(1, 0, "/usr/lib/systemd/systemd");
+    manager.parent = None;
+    w.processes.insert(1, manager);
+    w.listen(1);
+    assert_eq!(w.engine.members().count(), 0);
+}
+
 /// As under `mysqld_safe`: the process that starts it anew is a member too, and outlives it.
 #[test]
 fn a_life_that_a_supervising_member_starts_is_a_new_generation() {
