@@ -150,6 +150,7 @@ impl Engine {
             What::Address(state) => self.on_address(state),
             What::PidFile(state) => self.on_pid_file(state),
             What::Process(state) => self.on_process_state(state),
+            What::Executable { path, file } => self.on_executable(&path, file),
             What::Heartbeat { service, beat } => self.on_heartbeat(&service, beat),
             What::Snapshot(snapshot) => self.on_snapshot(snapshot),
             What::Lost { source, count } => self.on_lost(source, count),

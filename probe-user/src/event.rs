@@ -377,6 +377,11 @@ pub enum What {
     Address(AddressState),
     PidFile(PidFileState),
     Process(ProcessState),
+    /// What the path of a declared executable leads to, since an upgrade put another file there. `None`: nothing.
+    Executable {
+        path: String,
+        file: Option<FileId>,
+    },
     /// The declared sign of life was last seen at `beat`, on the boot clock. `None`: never.
     Heartbeat {
         service: String,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     clock::Nanos,
-    event::{Disposition, ExitStatus, PidFileContent, ProcId, Process, SignalResult},
+    event::{Disposition, ExitStatus, FileId, PidFileContent, ProcId, Process, SignalResult, SnapshotReason},
     signal::Signal,
 };
 
@@ -80,6 +80,13 @@ impl Engine {
             );
             self.expect_addresses(s);
         }
+    }
+
+    /// A package upgrade replaces the file: who runs the old one stays a member, who runs the new one becomes one.
+    pub(super) fn on_executable(&mut self, path: &str, file: Option<FileId>) {
+        self.index.replace_exe(path, file);
+        // It may run already.
+        self.effects.push(Effect::Resync(SnapshotReason::Interval));
     }
 
     pub(super) fn on_fork(&mut self, child: Process) {

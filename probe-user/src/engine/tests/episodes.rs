@@ -7,7 +7,7 @@ use super::world::{World, ms, service};
 use crate::{
     config::{Config, Service},
     engine::{Engine, finding::Kind},
-    event::{Disposition, ExitStatus, SnapshotReason, What},
+    event::{Disposition, ExitStatus, FileId, SnapshotReason, What},
     signal::Signal,
 };
 
@@ -27,7 +27,9 @@ fn prefork(workers: &[u32]) -> World {
     for worker in workers {
         w.fork(50, *worker);
         let id = w.processes[worker].id;
-        w.sockets[0].holders.push(crate::event::Holder { process: id, fd: 3 });
+        w.sockets[0]
+            .holders
+            .push(crate::event::Holder { process: id, fd: 3 });
     }
     w.path_changed(crate::event::PathChange::Created, None);
     w.pass(ms(60_000));
@@ -94,7 +96,11 @@ fn workers_that_follow_their_dead_master_are_one_crash() {
     let crashes: Vec<_> = w.opened().into_iter().filter(|k| *k == Kind::Crashed).collect();
     assert_eq!(crashes, [Kind::Crashed]);
     assert!(!w.opened().contains(&Kind::CrashLoop));
-    assert!(w.finding(Kind::Crashed).summary.contains("KILL"), "{}", w.finding(Kind::Crashed).summary);
+    assert!(
+        w.finding(Kind::Crashed).summary.contains("KILL"),
+        "{}",
+        w.finding(Kind::Crashed).summary
+    );
     assert!(w.open().contains(&Kind::NotRunning));
 }
 
@@ -313,4 +319,41 @@ fn a_life_that_a_supervising_member_starts_is_a_new_generation() {
     }
     w.kill(65, 99);
     assert!(w.open().contains(&Kind::CrashLoop), "{:?}", w.open());
+}
+
+/// A package upgrade puts another file under the path, and the daemon is started anew.
+#[test]
+fn a_daemon_of_an_upgraded_executable_is_a_member() {
+    let (old, new) = (FileId { dev: 1, ino: 7 }, FileId { dev: 1, ino: 8 });
+    let mut w = World::new(service());
+    let config = Config {
+        services: vec![service()],
+        ..Config::default()
+    };
+    w.engine = Engine::new(config, &BTreeMap::from([("/usr/bin/d".to_owned(), old)]));
+    w.snapshot(SnapshotReason::Start);
+    let run = |w: &mut World, pid: u32, file: FileId| {
+        let mut p = w.process(pid, 1, "/usr/bin/d");
+        p.exe_id = Some(file);
+        w.processes.insert(pid, p.clone());
+        w.tell(What::Exec { process: p });
+        w.listen(pid);
+        w.write_pid_file(pid);
+    };
+    run(&mut w, 50, old);
+    w.pass(ms(1000));
+    w.findings.clear();
+    w.tell(What::Executable {
+        path: "/usr/bin/d".into(),
+        file: Some(new),
+    });
+    w.signal(50, Signal::TERM, 99, Disposition::Caught);
+    w.unlink(Some(50));
+    w.remove_pid_file(50);
+    w.exit(50, ExitStatus::Code(0));
+    w.pass(ms(1000));
+    run(&mut w, 51, new);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    assert_eq!(w.engine.mains()[0].map(|m| m.pid), Some(51));
 }
