@@ -222,6 +222,10 @@ impl Runtime {
     pub fn drain(&mut self, sink: &mut Sink<'_>) {
         while self.take_edges() == BATCH {
             self.run(sink);
+            // In a storm that does not end, what was lost must be known all the same.
+            if self.count_losses_at.is_some_and(|at| at <= clock::now()) {
+                self.count_losses(sink);
+            }
         }
         self.run(sink);
     }
