@@ -376,8 +376,11 @@ impl Engine {
             self.meet(process.clone(), Met::Edge);
         }
         self.ended.insert(id, status);
-        for s in self.member_of.remove(&id).unwrap_or_default() {
-            self.end_member(s, &process, status, listeners);
+        let services = self.member_of.get(&id).cloned().unwrap_or_default();
+        let elsewhere: Vec<bool> = services.iter().map(|s| self.counts_elsewhere(*s, &id)).collect();
+        self.member_of.remove(&id);
+        for (s, elsewhere) in services.into_iter().zip(elsewhere) {
+            self.end_member(s, &process, status, listeners, elsewhere);
         }
         let holding: Vec<_> = self
             .addresses
@@ -398,7 +401,35 @@ impl Engine {
         }
     }
 
-    fn end_member(&mut self, s: usize, process: &Process, status: ExitStatus, listeners: Option<&[u64]>) {
+    /// Whether another service of the same executable counts this member, and this one does not: it is that one's.
+    pub(super) fn counts_elsewhere(&self, s: usize, id: &ProcId) -> bool {
+        let counts = |s: usize| {
+            let service = &self.services[s];
+            let instance = service.members.get(id).map(|m| m.instance);
+            instance
+                .and_then(|i| service.instances.get(&i))
+                .is_some_and(|i| i.qualified.is_some())
+        };
+        let services = self.member_of.get(id).into_iter().flatten();
+        !counts(s) && services.copied().filter(|other| *other != s).any(counts)
+    }
+
+    /// Whether no living process is the service's: none is a member, or each is another service's.
+    pub(super) fn is_absent(&self, s: usize) -> bool {
+        self.services[s]
+            .members
+            .keys()
+            .all(|id| self.counts_elsewhere(s, id))
+    }
+
+    fn end_member(
+        &mut self,
+        s: usize,
+        process: &Process,
+        status: ExitStatus,
+        listeners: Option<&[u64]>,
+        elsewhere: bool,
+    ) {
         let (at, seq) = (self.at, self.next_seq());
         let held = self.held_by(s, &process.id);
         let known = self.known_sockets(s);
@@ -481,7 +512,7 @@ impl Engine {
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
         let facts = json!({ "status": status, "meaning": kind_name(kind, was_main), "lived_ns": lived.as_nanos() as u64 });
         // Of those, only what another process did to it is worth telling.
-        let done_to = counted || end.killer.as_ref().is_some_and(|k| k.actor.is_some());
+        let done_to = counted || !elsewhere && end.killer.as_ref().is_some_and(|k| k.actor.is_some());
         if done_to && is_a_death(&end, &service.decl.signals.handled) {
             if service.deaths.len() == DEATHS_KEPT {
                 service.deaths.pop_front();
@@ -534,8 +565,9 @@ impl Engine {
                 summary,
             );
         }
+        let absent = self.is_absent(s);
         let service = &mut self.services[s];
-        if service.members.is_empty() && service.down.is_none() {
+        if absent && service.down.is_none() {
             service.down = Some((at, seq));
         }
         self.touched.insert(s);

@@ -36,6 +36,8 @@ use super::{
 pub(super) struct View<'a> {
     pub(super) engine: &'a Engine,
     pub(super) service: &'a ServiceState,
+    /// Of the service.
+    pub(super) index: usize,
     pub(super) now: Nanos,
 }
 
@@ -44,6 +46,7 @@ impl<'a> View<'a> {
         Self {
             engine,
             service: &engine.services[s],
+            index: s,
             now: engine.now,
         }
     }

@@ -29,8 +29,9 @@ impl Engine {
         let at = snapshot.began;
         for s in 0..self.services.len() {
             let seq = self.seq;
+            let absent = self.is_absent(s);
             let service = &mut self.services[s];
-            if service.members.is_empty() && service.down.is_none() {
+            if absent && service.down.is_none() {
                 service.down = Some((at, seq));
             }
             self.touched.insert(s);

@@ -288,6 +288,51 @@ fn the_service_manager_takes_no_address() {
     assert_eq!(w.engine.members().count(), 0);
 }
 
+/// Two services of one executable, told apart by their addresses.
+#[test]
+fn services_that_share_an_executable_fail_each_for_itself() {
+    let other = Service {
+        name: "e".into(),
+        listen: vec!["unix:/run/e.sock".parse().unwrap()],
+        pid_file: None,
+        ..service()
+    };
+    let mut w = World::new(service());
+    w.engine = Engine::new(
+        Config {
+            services: vec![
+                Service {
+                    pid_file: None,
+                    ..service()
+                },
+                other,
+            ],
+            ..Config::default()
+        },
+        &BTreeMap::new(),
+    );
+    w.findings.clear();
+    w.snapshot(SnapshotReason::Start);
+    assert_eq!(w.open(), [Kind::NotRunning, Kind::NotRunning]);
+    w.exec(50);
+    w.listen(50);
+    w.pass(ms(60_000));
+    assert_eq!(w.open(), [Kind::NotRunning]);
+    assert_eq!(w.finding(Kind::NotRunning).service, "d", "resolved; the other one does not run");
+    w.findings.clear();
+    w.signal(50, Signal::USR1, 99, Disposition::Default);
+    w.exit(
+        50,
+        ExitStatus::Signal {
+            signal: Signal::USR1,
+            core: false,
+        },
+    );
+    let unhandled: Vec<_> = w.findings.iter().filter(|f| f.kind == Kind::UnhandledSignal).collect();
+    assert_eq!(unhandled.len(), 1, "{unhandled:#?}");
+    assert_eq!(unhandled[0].service, "d");
+}
+
 /// As under `mysqld_safe`: the process that starts it anew is a member too, and outlives it.
 #[test]
 fn a_life_that_a_supervising_member_starts_is_a_new_generation() {
