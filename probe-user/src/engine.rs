@@ -79,7 +79,7 @@ impl Engine {
         let services: Vec<_> = config
             .services
             .iter()
-            .map(|s| ServiceState::new(s.clone(), exes))
+            .map(|s| ServiceState::new(s.clone()))
             .collect();
         let mut addresses: BTreeMap<Address, AddressLedger> = BTreeMap::new();
         for (i, s) in services.iter().enumerate() {

@@ -36,6 +36,9 @@ const QUEUE_LIMIT: usize = 64 * BATCH;
 const COUNT_LOSSES_AFTER: Duration = Duration::from_millis(100);
 /// Snapshots that one snapshot may lead to, each because it met processes that the kernel was not yet following.
 const RESYNC_ROUNDS: usize = 8;
+/// Looks that are repeated at once because a holder's descriptor was gone. One that lives in a thread's own table never
+/// shows in `/proc/PID/fd`.
+const FOLLOW_ROUNDS: usize = 64;
 
 /// Why the sources could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,8 @@ pub struct Runtime {
     read_pid_files: BTreeSet<String>,
     looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
+    /// How many of [`FOLLOW_ROUNDS`] are left.
+    follow_rounds: usize,
     count_losses_at: Option<Nanos>,
 }
 
@@ -157,6 +162,7 @@ impl Runtime {
             read_pid_files: BTreeSet::new(),
             looks: BTreeSet::new(),
             resync: None,
+            follow_rounds: 0,
             count_losses_at: None,
         })
     }
@@ -357,6 +363,7 @@ impl Runtime {
     /// Feeds the engine until nothing is left to do.
     fn run(&mut self, sink: &mut Sink<'_>) {
         let mut rounds = 0;
+        self.follow_rounds = FOLLOW_ROUNDS;
         loop {
             while let Some(event) = self.queue.pop_front() {
                 self.feed(event, sink);
@@ -510,7 +517,8 @@ impl Runtime {
                             }
                         }
                     }
-                    if !watched {
+                    if !watched && self.follow_rounds > 0 {
+                        self.follow_rounds -= 1;
                         self.settle.insert(state.address.clone());
                     }
                 }

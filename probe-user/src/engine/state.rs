@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{
     clock::Nanos,
     config::Service,
-    event::{
-        Actor, Disposition, ExitStatus, FileId, PidFileState, ProcId, Process, ProcessState, SignalResult,
-    },
+    event::{Actor, Disposition, ExitStatus, PidFileState, ProcId, Process, ProcessState, SignalResult},
     signal::Signal,
 };
 
@@ -192,7 +190,7 @@ pub(super) struct ServiceState {
 }
 
 impl ServiceState {
-    pub(super) fn new(decl: Service, _exes: &BTreeMap<String, FileId>) -> Self {
+    pub(super) fn new(decl: Service) -> Self {
         Self {
             decl,
             members: BTreeMap::new(),

@@ -318,7 +318,11 @@ fn services_that_share_an_executable_fail_each_for_itself() {
     w.listen(50);
     w.pass(ms(60_000));
     assert_eq!(w.open(), [Kind::NotRunning]);
-    assert_eq!(w.finding(Kind::NotRunning).service, "d", "resolved; the other one does not run");
+    assert_eq!(
+        w.finding(Kind::NotRunning).service,
+        "d",
+        "resolved; the other one does not run"
+    );
     w.findings.clear();
     w.signal(50, Signal::USR1, 99, Disposition::Default);
     w.exit(
@@ -328,7 +332,11 @@ fn services_that_share_an_executable_fail_each_for_itself() {
             core: false,
         },
     );
-    let unhandled: Vec<_> = w.findings.iter().filter(|f| f.kind == Kind::UnhandledSignal).collect();
+    let unhandled: Vec<_> = w
+        .findings
+        .iter()
+        .filter(|f| f.kind == Kind::UnhandledSignal)
+        .collect();
     assert_eq!(unhandled.len(), 1, "{unhandled:#?}");
     assert_eq!(unhandled[0].service, "d");
 }
