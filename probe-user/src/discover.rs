@@ -12,7 +12,7 @@ use std::{
 use crate::{
     address::{Address, Inet},
     config::Service,
-    engine::membership::is_interpreter,
+    engine::membership::{is_interpreter, is_service_manager},
     event::{FileId, PathState, PidFileContent, ProcId, Process},
     sources::{
         observer::{Found, Listeners},
@@ -269,11 +269,6 @@ fn root(found: &Found, listeners: &Listeners, host: &Host) -> Option<ProcId> {
         root
     });
     roots.min_by_key(|root| (root.start, root.id)).map(|root| root.id)
-}
-
-fn is_service_manager(process: &Process) -> bool {
-    matches!(file_name(process).as_str(), "systemd" | "systemd-executor")
-        || process.id.pid == 1 && matches!(file_name(process).as_str(), "init" | "unknown")
 }
 
 fn same_file(one: &Process, other: &Process) -> bool {

@@ -80,7 +80,7 @@ impl Engine {
         let services: Vec<_> = config
             .services
             .iter()
-            .map(|s| ServiceState::new(s.clone(), exes))
+            .map(|s| ServiceState::new(s.clone()))
             .collect();
         let mut addresses: BTreeMap<Address, AddressLedger> = BTreeMap::new();
         for (i, s) in services.iter().enumerate() {
@@ -152,6 +152,7 @@ impl Engine {
             What::PidFile(state) => self.on_pid_file(state),
             What::Process(state) => self.on_process_state(state),
             What::Unit(state) => self.on_unit(state),
+            What::Executable { path, file } => self.on_executable(&path, file),
             What::Heartbeat { service, beat } => self.on_heartbeat(&service, beat),
             What::Snapshot(snapshot) => self.on_snapshot(snapshot),
             What::Lost { source, count } => self.on_lost(source, count),
@@ -226,8 +227,10 @@ impl Engine {
         let at = self.at;
         let blind = self.blind.get_or_insert_with(|| Blind {
             since: at,
+            last: at,
             sources: BTreeMap::new(),
         });
+        blind.last = blind.last.max(at);
         *blind.sources.entry(source).or_default() += count;
     }
 }

@@ -423,6 +423,11 @@ pub enum What {
     PidFile(PidFileState),
     Process(ProcessState),
     Unit(UnitState),
+    /// What the path of a declared executable leads to, since an upgrade put another file there. `None`: nothing.
+    Executable {
+        path: String,
+        file: Option<FileId>,
+    },
     /// The declared sign of life was last seen at `beat`, on the boot clock. `None`: never.
     Heartbeat {
         service: String,
@@ -430,7 +435,7 @@ pub enum What {
     },
     Snapshot(Snapshot),
     // About probe itself.
-    /// Events were lost. Verdicts are unknown until a snapshot with [`SnapshotReason::Loss`] settles them.
+    /// Events were lost. Verdicts are unknown until a snapshot that began after this settles them.
     Lost {
         source: String,
         count: u64,

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::BorrowedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -36,6 +36,9 @@ const QUEUE_LIMIT: usize = 64 * BATCH;
 const COUNT_LOSSES_AFTER: Duration = Duration::from_millis(100);
 /// Snapshots that one snapshot may lead to, each because it met processes that the kernel was not yet following.
 const RESYNC_ROUNDS: usize = 8;
+/// Looks that are repeated at once because a holder's descriptor was gone. One that lives in a thread's own table never
+/// shows in `/proc/PID/fd`.
+const FOLLOW_ROUNDS: usize = 64;
 
 /// Why the sources could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,8 @@ pub struct Runtime {
     /// Declared paths by what they are.
     sockets: BTreeMap<PathBuf, Address>,
     pid_files: BTreeMap<PathBuf, String>,
+    /// What the declared executables are, by path.
+    exes: BTreeMap<String, FileId>,
     trace: Option<trace::Writer>,
     /// Why recording stopped, once it has.
     trace_error: Option<trace::TraceError>,
@@ -81,6 +86,8 @@ pub struct Runtime {
     read_pid_files: BTreeSet<String>,
     looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
+    /// How many of [`FOLLOW_ROUNDS`] are left.
+    follow_rounds: usize,
     count_losses_at: Option<Nanos>,
 }
 
@@ -127,6 +134,9 @@ impl Runtime {
                 directories.add(path.as_ref());
                 pid_files.insert(PathBuf::from(path), path.clone());
             }
+            if let Some(path) = &s.exe {
+                directories.add(path.as_ref());
+            }
         }
         kernel.want(&wanted(&config, exes))?;
         let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
@@ -143,6 +153,7 @@ impl Runtime {
             heartbeats,
             sockets,
             pid_files,
+            exes: exes.clone(),
             trace,
             trace_error: None,
             queue: VecDeque::new(),
@@ -151,6 +162,7 @@ impl Runtime {
             read_pid_files: BTreeSet::new(),
             looks: BTreeSet::new(),
             resync: None,
+            follow_rounds: 0,
             count_losses_at: None,
         })
     }
@@ -223,6 +235,10 @@ impl Runtime {
     pub fn drain(&mut self, sink: &mut Sink<'_>) {
         while self.take_edges() == BATCH {
             self.run(sink);
+            // In a storm that does not end, what was lost must be known all the same.
+            if self.count_losses_at.is_some_and(|at| at <= clock::now()) {
+                self.count_losses(sink);
+            }
         }
         self.run(sink);
     }
@@ -282,8 +298,16 @@ impl Runtime {
         let (queue, kernel) = (&mut self.queue, &self.kernel);
         let (sockets, pid_files) = (&self.sockets, &self.pid_files);
         let mut appeared = Vec::new();
+        let mut exes_changed = false;
+        let is_exe = |path: &PathBuf| {
+            self.config
+                .services
+                .iter()
+                .any(|s| s.exe.as_deref().map(Path::new) == Some(path))
+        };
         self.directories.drain(|event| match event {
             DirectoryEvent::Name { path, change, pid } => {
+                exes_changed |= is_exe(&path);
                 let actor = pid.and_then(|pid| who(kernel, pid));
                 if let Some(address) = sockets.get(&path) {
                     let address = address.clone();
@@ -310,8 +334,12 @@ impl Runtime {
             }
         });
         for path in appeared {
+            exes_changed |= is_exe(&path);
             self.settle.extend(self.sockets.get(&path).cloned());
             self.read_pid_files.extend(self.pid_files.get(&path).cloned());
+        }
+        if exes_changed {
+            self.look_at_executables();
         }
         let pid_files = &mut self.read_pid_files;
         let mut lost = 0;
@@ -342,6 +370,7 @@ impl Runtime {
     /// Feeds the engine until nothing is left to do.
     fn run(&mut self, sink: &mut Sink<'_>) {
         let mut rounds = 0;
+        self.follow_rounds = FOLLOW_ROUNDS;
         loop {
             while let Some(event) = self.queue.pop_front() {
                 self.feed(event, sink);
@@ -425,7 +454,28 @@ impl Runtime {
         self.tell_level(at, What::Address(state));
     }
 
+    /// An upgrade puts another file under the path of an executable: the kernel must report what runs that one.
+    fn look_at_executables(&mut self) {
+        let now = exe_ids(&self.config);
+        if now == self.exes {
+            return;
+        }
+        if let Err(e) = self.kernel.want(&wanted(&self.config, &now)) {
+            tracing::warn!("a replaced executable cannot be followed: {e}");
+        }
+        let paths: BTreeSet<String> = now.keys().chain(self.exes.keys()).cloned().collect();
+        for path in paths {
+            let file = now.get(&path).copied();
+            if self.exes.get(&path).copied() != file {
+                self.queue.push_back(observed(What::Executable { path, file }));
+            }
+        }
+        self.exes = now;
+    }
+
     fn look_at_all(&mut self, reason: SnapshotReason) {
+        // A link to an executable may lead elsewhere without a change of the name itself.
+        self.look_at_executables();
         let queue = &mut self.queue;
         self.heartbeats
             .initial(clock::now(), |what| queue.push_back(observed(what)));
@@ -474,7 +524,8 @@ impl Runtime {
                             }
                         }
                     }
-                    if !watched {
+                    if !watched && self.follow_rounds > 0 {
+                        self.follow_rounds -= 1;
                         self.settle.insert(state.address.clone());
                     }
                 }

@@ -47,6 +47,23 @@ impl Index {
         index
     }
 
+    /// The path of an executable leads to another file now.
+    pub(super) fn replace_exe(&mut self, path: &str, file: Option<FileId>) {
+        for service in self.by_exe_path.get(path).into_iter().flatten() {
+            let Some(known) = self.exe_ids.get_mut(*service) else {
+                continue;
+            };
+            let old = std::mem::replace(known, file);
+            if let Some(services) = old.and_then(|id| self.by_exe_id.get_mut(&id)) {
+                services.retain(|s| s != service);
+            }
+            if let Some(id) = file {
+                self.by_exe_id.entry(id).or_default().push(*service);
+            }
+        }
+        self.by_exe_id.retain(|_, services| !services.is_empty());
+    }
+
     pub(super) fn exe_id(&self, service: usize) -> Option<FileId> {
         self.exe_ids.get(service).copied().flatten()
     }

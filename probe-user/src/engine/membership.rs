@@ -68,6 +68,13 @@ fn has_argument(process: &Process, wanted: &str) -> bool {
     process.argv.iter().skip(1).any(|argument| argument == wanted)
 }
 
+/// Whether it starts services on demand: it holds their listeners when they don't run, and everything descends from it.
+pub fn is_service_manager(process: &Process) -> bool {
+    let file = process.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
+    let name = file.unwrap_or(&process.comm);
+    matches!(name, "systemd" | "systemd-executor") || process.id.pid == 1 && matches!(name, "init" | "")
+}
+
 /// Whether the executable is a well-known interpreter, whatever its version.
 pub fn is_interpreter(process: &Process) -> bool {
     const NAMES: [&str; 17] = [

@@ -11,9 +11,9 @@ impl Engine {
         for s in self.index.of_pid_file(path).to_vec() {
             if let Some(a) = &actor
                 && let Some(m) = self.services[s].members.get_mut(&a.id)
-                && matches!(change, PathChange::Removed | PathChange::RenamedAway)
             {
-                m.cleaned_up = true;
+                // What it removed before it wrote its own was an earlier life's.
+                m.cleaned_up = matches!(change, PathChange::Removed | PathChange::RenamedAway);
             }
         }
         self.effects.push(Effect::ReadPidFile(path.to_owned()));

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::{
     clock::Nanos,
-    event::{Disposition, ExitStatus, PidFileContent, ProcId, Process, SignalResult},
+    config::Service,
+    event::{Disposition, ExitStatus, FileId, PidFileContent, ProcId, Process, SignalResult, SnapshotReason},
     signal::Signal,
 };
 
@@ -15,7 +16,7 @@ use super::{
     finding::EventKind,
     membership,
     show::describe,
-    state::{DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
+    state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
 };
 
 /// Ended identities, the newest 65,536: enough for events that a snapshot overtakes.
@@ -58,6 +59,9 @@ pub(super) enum Met {
 /// What a `start` in ticks and one in nanoseconds may differ by, and the file system's coarse clock with it.
 const PID_FILE_SLACK: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How many times `stop_within` lie between an ignored stop signal and a KILL that follows it: systemd waits for 90 s.
+const HEEDING: u32 = 8;
+
 impl Engine {
     pub(super) fn on_exec(&mut self, process: Process) {
         let id = process.id;
@@ -80,6 +84,13 @@ impl Engine {
             );
             self.expect_addresses(s);
         }
+    }
+
+    /// A package upgrade replaces the file: who runs the old one stays a member, who runs the new one becomes one.
+    pub(super) fn on_executable(&mut self, path: &str, file: Option<FileId>) {
+        self.index.replace_exe(path, file);
+        // It may run already.
+        self.effects.push(Effect::Resync(SnapshotReason::Interval));
     }
 
     pub(super) fn on_fork(&mut self, child: Process) {
@@ -183,6 +194,8 @@ impl Engine {
         for other in merged {
             service.merge_instances(instance, other);
         }
+        // Its place is taken for good, also once the one that took it has ended.
+        service.deaths.retain(|d| d.was_main || d.at >= now);
         self.member_of.entry(id).or_default().push(s);
         if met == Met::Level {
             self.effects.push(Effect::Supervise(id, process.start));
@@ -214,6 +227,7 @@ impl Engine {
         let ServiceState {
             members,
             instances,
+            deaths,
             decl,
             ..
         } = service;
@@ -235,6 +249,7 @@ impl Engine {
             let old_enough = i.root.start + decl.ready_within;
             if by_name || plain && old_enough <= now {
                 i.qualified = Some(now);
+                deaths.retain(|d| !d.was_main || d.at >= now);
             } else if plain {
                 due = Some(due.map_or(old_enough, |d| d.min(old_enough)));
             }
@@ -340,10 +355,14 @@ impl Engine {
     /// A new life begins when an instance that counts takes the place of another one.
     fn begin_generation(&mut self, s: usize, instance: u32, counts: bool, process: &Process) {
         let service = &mut self.services[s];
-        if !counts || service.generation_instance == Some(instance) {
+        // A main process that began after the last one had ended is a new life of the same instance: a member started it.
+        let ended = service.last_end.as_ref();
+        let anew = ended.is_some_and(|e| e.generation == service.generation && process.start > e.at);
+        if !counts || service.generation_instance == Some(instance) && !anew {
             return;
         }
         service.generation += 1;
+        service.deaths.retain(|d| !d.was_main || d.at >= process.start);
         service.generation_instance = Some(instance);
         service.ready = false;
         tracing::debug!(
@@ -364,8 +383,11 @@ impl Engine {
             self.meet(process.clone(), Met::Edge);
         }
         self.ended.insert(id, status);
-        for s in self.member_of.remove(&id).unwrap_or_default() {
-            self.end_member(s, &process, status, listeners);
+        let services = self.member_of.get(&id).cloned().unwrap_or_default();
+        let elsewhere: Vec<bool> = services.iter().map(|s| self.counts_elsewhere(*s, &id)).collect();
+        self.member_of.remove(&id);
+        for (s, elsewhere) in services.into_iter().zip(elsewhere) {
+            self.end_member(s, &process, status, listeners, elsewhere);
         }
         let holding: Vec<_> = self
             .addresses
@@ -386,11 +408,40 @@ impl Engine {
         }
     }
 
-    fn end_member(&mut self, s: usize, process: &Process, status: ExitStatus, listeners: Option<&[u64]>) {
+    /// Whether another service of the same executable counts this member, and this one does not: it is that one's.
+    pub(super) fn counts_elsewhere(&self, s: usize, id: &ProcId) -> bool {
+        let counts = |s: usize| {
+            let service = &self.services[s];
+            let instance = service.members.get(id).map(|m| m.instance);
+            instance
+                .and_then(|i| service.instances.get(&i))
+                .is_some_and(|i| i.qualified.is_some())
+        };
+        let services = self.member_of.get(id).into_iter().flatten();
+        !counts(s) && services.copied().filter(|other| *other != s).any(counts)
+    }
+
+    /// Whether no living process is the service's: none is a member, or each is another service's.
+    pub(super) fn is_absent(&self, s: usize) -> bool {
+        self.services[s]
+            .members
+            .keys()
+            .all(|id| self.counts_elsewhere(s, id))
+    }
+
+    fn end_member(
+        &mut self,
+        s: usize,
+        process: &Process,
+        status: ExitStatus,
+        listeners: Option<&[u64]>,
+        elsewhere: bool,
+    ) {
         let (at, seq) = (self.at, self.next_seq());
         let held = self.held_by(s, &process.id);
         let known = self.known_sockets(s);
         let foreign_holder = self.others_hold(s, &process.id);
+        let instance_holds = self.instance_holds(s, &process.id);
         let service = &mut self.services[s];
         let instance_asked = service
             .members
@@ -414,13 +465,23 @@ impl Engine {
             .instances
             .get(&m.instance)
             .is_some_and(|i| i.qualified.is_some());
+        // The main process of this life has ended before: those that follow it end for the same reason.
+        let followed = service
+            .last_end
+            .as_ref()
+            .filter(|e| was_main && e.generation == service.generation);
+        let stopped = followed.filter(|e| e.explains_leftovers() && at <= e.at + service.decl.stop_within);
+        let follows_clean_end = stopped.is_some_and(|e| e.kind == EndKind::Clean);
+        let follows_crash = followed.is_some_and(|e| e.kind == EndKind::Crash);
         // systemd signals every process of the unit when it stops it.
         let by_stop_signal = matches!(status, ExitStatus::Signal { signal, .. } if service.decl.stop_signals.contains(&signal));
         let asked = m
             .asked
             .clone()
             .or_else(|| instance_asked.filter(|a| was_main || by_stop_signal || a.by_job()))
-            .or_else(|| service.asked_before(m.instance).filter(|_| by_stop_signal));
+            .or_else(|| service.asked_before(m.instance).filter(|_| by_stop_signal))
+            .or_else(|| stopped?.asked.clone())
+            .or_else(|| killed_for_not_heeding(&m, status, &service.decl, at));
         let killer = match status {
             ExitStatus::Signal { signal, .. } => killer(&m, signal),
             _ => None,
@@ -431,13 +492,18 @@ impl Engine {
             None => !held.is_empty(),
         };
         let clean_code = matches!(status, ExitStatus::Code(c) if service.decl.clean_exit.contains(&c));
-        let kind = if status == ExitStatus::Unknown {
+        // Nobody is left to hand over to: helpers that live a moment longer hold nothing.
+        let closed_all =
+            clean_code && m.held_address && !still_listening && !foreign_holder && !instance_holds;
+        let kind = if status == ExitStatus::Unknown && asked.is_none() {
             EndKind::Unseen
         } else if m.oom.is_some() {
             EndKind::Crash
         } else if asked.is_some() {
             EndKind::Asked
-        } else if status == ExitStatus::Code(0) && (survivors || foreign_holder) {
+        } else if follows_clean_end {
+            EndKind::Clean
+        } else if status == ExitStatus::Code(0) && (survivors || foreign_holder) && !closed_all {
             EndKind::Handover
         } else if clean_code && (m.cleaned_up || m.held_address && !still_listening) {
             EndKind::Clean
@@ -452,6 +518,7 @@ impl Engine {
             at,
             seq,
             was_main,
+            generation: service.generation,
             kind,
             asked,
             killer,
@@ -462,7 +529,7 @@ impl Engine {
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
         let facts = json!({ "status": status, "meaning": kind_name(kind, was_main), "lived_ns": lived.as_nanos() as u64 });
         // Of those, only what another process did to it is worth telling.
-        let done_to = counted || end.killer.as_ref().is_some_and(|k| k.actor.is_some());
+        let done_to = counted || !elsewhere && end.killer.as_ref().is_some_and(|k| k.actor.is_some());
         if done_to && is_a_death(&end, &service.decl.signals.handled) {
             if service.deaths.len() == DEATHS_KEPT {
                 service.deaths.pop_front();
@@ -485,10 +552,10 @@ impl Engine {
         }
         if was_main {
             service.main = None;
-            if counted && kind == EndKind::Crash {
+            if counted && kind == EndKind::Crash && !follows_crash {
                 service.note_crash(end.clone());
             }
-            if counted && (kind != EndKind::Handover || !survivors) {
+            if counted && (kind != EndKind::Handover || !survivors) && !follows_crash {
                 service.last_end = Some(end);
             }
         }
@@ -521,8 +588,9 @@ impl Engine {
                 summary,
             );
         }
+        let absent = self.is_absent(s);
         let service = &mut self.services[s];
-        if service.members.is_empty() && service.down.is_none() {
+        if absent && service.down.is_none() {
             service.down = Some((at, seq));
         }
         self.touched.insert(s);
@@ -601,6 +669,21 @@ impl Engine {
                     .iter()
                     .any(|h| h.process != *id && !self.ended.contains(&h.process))
             })
+    }
+
+    /// Whether another living process of its instance holds a socket of the service's addresses.
+    fn instance_holds(&self, s: usize, id: &ProcId) -> bool {
+        let service = &self.services[s];
+        let living = service
+            .members
+            .get(id)
+            .and_then(|m| service.instances.get(&m.instance))
+            .map(|i| &i.living);
+        living
+            .into_iter()
+            .flatten()
+            .filter(|other| *other != id)
+            .any(|other| !self.held_by(s, other).is_empty())
     }
 
     /// Living members that a snapshot begun at `began` should have shown and did not.
@@ -705,6 +788,35 @@ fn killer(m: &Member, signal: Signal) -> Option<SignalFact> {
         .filter(deadly)
         .find(|f| f.result == SignalResult::Queued);
     first.or_else(|| m.signals.iter().rev().find(fits)).cloned()
+}
+
+/// A stop signal that the process ignored asks it nothing, unless KILL follows before long: then whoever sent both wanted
+/// it to stop, as systemd does.
+fn killed_for_not_heeding(m: &Member, status: ExitStatus, decl: &Service, at: Nanos) -> Option<Asked> {
+    if !matches!(
+        status,
+        ExitStatus::Signal {
+            signal: Signal::KILL,
+            ..
+        }
+    ) {
+        return None;
+    }
+    let mut ignored = m
+        .ignored
+        .values()
+        .filter(|f| decl.stop_signals.contains(&f.signal) && f.actor.is_some());
+    let f = ignored.find(|f| at <= f.at + decl.stop_within * HEEDING)?;
+    let how = Ask::Signal {
+        signal: f.signal,
+        disposition: f.disposition,
+    };
+    Some(Asked {
+        how,
+        at: f.at,
+        seq: f.seq,
+        actor: f.actor.clone(),
+    })
 }
 
 /// Whether an end is a finding in itself, be it the main process's or not: see the rules of the same names.

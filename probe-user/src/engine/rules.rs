@@ -28,7 +28,7 @@ use super::{
     Engine,
     finding::Kind,
     ledger::AddressLedger,
-    state::{End, ServiceState},
+    state::{End, Instance, ServiceState},
     verdict::{Condition, Key, Verdict},
 };
 
@@ -36,6 +36,8 @@ use super::{
 pub(super) struct View<'a> {
     pub(super) engine: &'a Engine,
     pub(super) service: &'a ServiceState,
+    /// Of the service.
+    pub(super) index: usize,
     pub(super) now: Nanos,
 }
 
@@ -44,6 +46,7 @@ impl<'a> View<'a> {
         Self {
             engine,
             service: &engine.services[s],
+            index: s,
             now: engine.now,
         }
     }
@@ -179,13 +182,14 @@ fn after_end(kind: Kind, service: &ServiceState, end: &End, summary: String) -> 
     }
 }
 
-/// Whether what this end took away has been replaced: by an instance that has come to count since, or, for another
-/// member than the main process, by a member that has joined since.
+/// Whether what this end took away has been replaced: by an instance that has come to count since, or a new life of the
+/// same one, or, for another member than the main process, by a member that has joined since.
 fn is_replaced(service: &ServiceState, end: &End) -> bool {
     if end.was_main {
-        return service
-            .qualified()
-            .any(|(_, i)| i.qualified.is_some_and(|at| at > end.at));
+        let counts_since = |i: &Instance| i.qualified.is_some_and(|at| at > end.at);
+        let lives_anew = service.generation > end.generation
+            && service.main_member().is_some_and(|m| m.process.start > end.at);
+        return lives_anew || service.qualified().any(|(_, i)| counts_since(i));
     }
     service.members.values().any(|m| m.joined > end.at) || service.stopped_as_asked()
 }

@@ -13,7 +13,7 @@ use super::{
     finding::EventKind,
     process::Met,
     show::describe,
-    state::{Ask, Asked, SIGNALS_KEPT, SignalFact},
+    state::{Ask, Asked, Instance, SIGNALS_KEPT, SignalFact},
 };
 
 impl Engine {
@@ -56,12 +56,17 @@ impl Engine {
         let at = self.at;
         let service = &self.services[s];
         let Some(m) = service.members.get(id) else { return };
-        let from_outside = sent
-            .actor
-            .as_ref()
-            .is_some_and(|a| !service.members.contains_key(&a.id));
+        // A member of another instance that counts has taken over, and stops its predecessor.
+        let from_outside = sent.actor.as_ref().is_some_and(|a| {
+            service.members.get(&a.id).is_none_or(|sender| {
+                let counts = |i: &Instance| i.qualified.is_some();
+                sender.instance != m.instance && service.instances.get(&sender.instance).is_some_and(counts)
+            })
+        });
+        // A signal that is ignored asks nothing: what ends the process later is something else.
         let stop = service.decl.stop_signals.contains(&sent.signal)
             && from_outside
+            && sent.disposition != Disposition::Ignored
             && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
         let Some(m) = self.services[s].members.get_mut(id) else {
             return;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::event::{ProcId, Snapshot, SnapshotReason};
+use crate::event::{ProcId, Snapshot};
 
 use super::{Due, Effect, Engine, process::Met};
 
@@ -29,14 +29,16 @@ impl Engine {
         let at = snapshot.began;
         for s in 0..self.services.len() {
             let seq = self.seq;
+            let absent = self.is_absent(s);
             let service = &mut self.services[s];
-            if service.members.is_empty() && service.down.is_none() {
+            if absent && service.down.is_none() {
                 service.down = Some((at, seq));
             }
             self.touched.insert(s);
         }
         self.joined = true;
-        if snapshot.reason == SnapshotReason::Loss {
+        // Whatever it was taken for, it shows everything as it was after it began, and nothing of a later loss.
+        if self.blind.as_ref().is_some_and(|b| b.last <= snapshot.began) {
             self.blind = None;
         }
         // Processes that were started between the look and the moment the kernel was told to follow their parents.

@@ -17,6 +17,7 @@ use super::{
     Due, Effect, Engine,
     finding::EventKind,
     ledger::{AddressLedger, Change, Entry, Pending},
+    membership,
     process::Met,
     show::describe,
 };
@@ -133,9 +134,13 @@ impl Engine {
             {
                 match change {
                     PathChange::Removed | PathChange::RenamedAway => m.cleaned_up = true,
-                    // It holds what it has just bound, before anything else could be asked.
-                    PathChange::Created => m.held_address = true,
-                    PathChange::RenamedTo => {}
+                    // It holds what it has just bound, before anything else could be asked. What it removed before that
+                    // was an earlier life's.
+                    PathChange::Created => {
+                        m.held_address = true;
+                        m.cleaned_up = false;
+                    }
+                    PathChange::RenamedTo => m.cleaned_up = false,
                 }
             }
             let by = actor.as_ref().map_or("somebody".to_owned(), describe);
@@ -308,7 +313,7 @@ impl Engine {
 
     /// Where a service declares no other selector, who holds its address belongs to it. `true` when it joined.
     fn hold(&mut self, s: usize, p: &Process, address: &Address, socket: Option<&Socket>) -> bool {
-        if self.services[s].decl.has_selector() {
+        if self.services[s].decl.has_selector() || membership::is_service_manager(p) {
             return false;
         }
         let joined = self.join(s, p.clone(), Met::Level);

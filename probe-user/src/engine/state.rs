@@ -6,8 +6,7 @@ use crate::{
     clock::Nanos,
     config::Service,
     event::{
-        Actor, Disposition, ExitStatus, FileId, PidFileState, ProcId, Process, ProcessState, SignalResult,
-        UnitJob,
+        Actor, Disposition, ExitStatus, PidFileState, ProcId, Process, ProcessState, SignalResult, UnitJob,
     },
     signal::Signal,
 };
@@ -23,6 +22,8 @@ pub(super) const DEATHS_KEPT: usize = 16;
 #[derive(Debug)]
 pub(super) struct Blind {
     pub(super) since: Nanos,
+    /// When the newest loss was told.
+    pub(super) last: Nanos,
     pub(super) sources: BTreeMap<String, u64>,
 }
 
@@ -169,6 +170,8 @@ pub(super) struct End {
     pub(super) at: Nanos,
     pub(super) seq: u64,
     pub(super) was_main: bool,
+    /// The service's generation then.
+    pub(super) generation: u64,
     pub(super) kind: EndKind,
     pub(super) asked: Option<Asked>,
     /// The signal that killed it.
@@ -254,7 +257,7 @@ pub(super) struct ServiceState {
 }
 
 impl ServiceState {
-    pub(super) fn new(decl: Service, _exes: &BTreeMap<String, FileId>) -> Self {
+    pub(super) fn new(decl: Service) -> Self {
         Self {
             decl,
             members: BTreeMap::new(),

@@ -1,8 +1,11 @@
 //! `address-taken`: a declared address is held by a process that is no member.
 
+use crate::event::Holder;
+
 use super::{
     super::{
         finding::Kind,
+        membership,
         show::describe,
         verdict::{Condition, Key, Verdict},
     },
@@ -44,6 +47,16 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         else {
             continue;
         };
+        // Socket activation: it listens for the service.
+        let of_manager = |h: &Holder| {
+            ledger
+                .strangers
+                .get(&h.process)
+                .is_some_and(membership::is_service_manager)
+        };
+        if entry.socket.holders.iter().any(of_manager) {
+            continue;
+        }
         let unit = holder.unit.as_ref().map_or(String::new(), |u| format!(" of {u}"));
         verdict.conditions.push(Condition {
             severity: None,

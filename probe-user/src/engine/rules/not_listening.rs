@@ -18,7 +18,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let (Some(main), Some(member)) = (&service.main, service.main_member()) else {
         return;
     };
-    if service.stopping().is_some() {
+    if service.stopping().is_some() || view.engine.counts_elsewhere(view.index, &main.id) {
         return;
     }
     for (address, ledger) in view.addresses() {

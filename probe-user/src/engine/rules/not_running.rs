@@ -16,7 +16,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     }
     // `down` stays while only processes live that do not count, for as long as they may be starting.
     let Some((since, seq)) = service.down else { return };
-    if !service.members.is_empty() {
+    if !view.engine.is_absent(view.index) {
         match view.starting_until() {
             Some(until) if view.now < until => verdict.again_at(until),
             _ => return,

@@ -1,11 +1,12 @@
 //! `stale-pid-file`: the PID file names no live process, or one that is no member, and no asked stop explains it.
 
-use crate::event::PidFileContent;
+use crate::{clock::Nanos, event::PidFileContent};
 
 use super::{
     super::{
         finding::Kind,
         show::{describe, ended},
+        state::End,
         verdict::{Condition, Key, Verdict},
     },
     View,
@@ -36,18 +37,27 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         return;
     }
     let named = state.process.as_ref();
+    // Whom it names was asked to stop, or probe never saw it: a main process that began later has not written its own yet,
+    // and what lives on of the same instance may still be ending.
     let end = service
         .last_end
         .iter()
         .chain(service.deaths.iter().rev())
         .chain(service.holder_ends.iter().rev())
         .find(|e| e.process.id.pid == pid && named.is_none_or(|n| n.id == e.process.id));
-    if let Some(until) = end.and_then(|e| view.excused_until(e))
-        && view.now < until
-        && !view.is_open(&key)
-    {
-        verdict.again_at(until);
-        return;
+    let left_behind = end.is_none_or(End::explains_leftovers);
+    if let (true, Some(main)) = (left_behind, &service.main) {
+        let stopped = end.map_or(Nanos::ZERO, |e| e.at + service.decl.stop_within);
+        let starting = if state.modified < main.began {
+            main.began + service.decl.ready_within
+        } else {
+            Nanos::ZERO
+        };
+        let until = stopped.max(starting);
+        if view.now < until && !view.is_open(&key) {
+            verdict.again_at(until);
+            return;
+        }
     }
     let what = match (end, named) {
         (Some(e), _) => format!("{} {}", describe(&e.process), ended(e)),

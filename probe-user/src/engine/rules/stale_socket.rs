@@ -53,6 +53,11 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             verdict.again_at(patience);
             continue;
         }
+        let end = owner.and_then(|d| end_of_holder(service, &d.holders));
+        // What an asked stop left behind is none of the next life's faults; that it never listens is `not-listening`.
+        if end.is_some_and(End::explains_leftovers) {
+            continue;
+        }
         let path = address
             .path()
             .map(|p| p.display().to_string())

@@ -251,15 +251,27 @@ fn the_timeline_stands_in_the_findings_about_a_stop() {
     let mut w = World::new(service());
     w.start(50);
     w.findings.clear();
-    w.signal(50, Signal::TERM, 98, Disposition::Ignored);
+    w.signal(50, Signal::TERM, 98, Disposition::Blocked);
     w.pass(ms(8_000));
     let slow = &w.finding(Kind::SlowStop).facts["stop"];
     assert_eq!(
         (&slow["disposition"], &slow["ended_after_ns"]),
-        (&"ignored".into(), &serde_json::Value::Null)
+        (&"blocked".into(), &serde_json::Value::Null)
     );
     w.kill(50, 99);
     let killed = &w.finding(Kind::KilledWhileStopping).facts["stop"];
     assert_eq!(killed["ended_after_ns"], 8_000_000_000_u64);
     assert_eq!(killed["listeners_closed_after_ns"], serde_json::Value::Null);
+}
+
+#[test]
+fn kill_after_a_stop_signal_that_was_ignored_is_how_a_stop_ends() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 98, Disposition::Ignored);
+    w.pass(ms(90_000));
+    w.expect_nothing();
+    w.kill(50, 98);
+    assert_eq!(w.open(), [Kind::KilledWhileStopping]);
 }

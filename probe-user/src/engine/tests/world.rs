@@ -281,6 +281,16 @@ impl World {
 
     pub(super) fn state_of(&self, address: &Address) -> AddressState {
         let is_path = address.path().is_some();
+        // Another path than the one that everything here happens at.
+        if is_path && address.to_string() != SOCK {
+            return AddressState {
+                address: address.clone(),
+                path: Some(PathState::Absent),
+                sockets: Vec::new(),
+                processes: Vec::new(),
+                error: None,
+            };
+        }
         AddressState {
             address: address.clone(),
             path: is_path.then(|| self.path.clone()),
