@@ -118,6 +118,11 @@ impl Kernel {
         self.log.take()
     }
 
+    /// The part of [`Self::lost`] that costs little to ask for: records and processes that found no room.
+    pub fn lost_records(&mut self) -> Vec<(String, u64)> {
+        self.maps.lost()
+    }
+
     /// What was lost since the last call, as (source, count): records that found no room (`ring:KIND`), processes that
     /// found no room in the map (`supervised`), runs that the kernel skipped (`recursion:HOOK`), and records that could
     /// not be decoded (`decode`).

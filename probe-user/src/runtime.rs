@@ -30,6 +30,8 @@ use crate::{
 
 /// Ring-buffer records taken before the other sources are looked at again.
 const BATCH: usize = 1024;
+/// Batches after which a drain lets its driver look at something else.
+const DRAIN_ROUNDS: usize = 32;
 /// Events that may wait for the engine. In a storm that does not end, a level is told although more records wait.
 const QUEUE_LIMIT: usize = 64 * BATCH;
 /// How long after the last record the kernel's counters of losses are read. Reading them costs more than a record.
@@ -89,6 +91,8 @@ pub struct Runtime {
     /// How many of [`FOLLOW_ROUNDS`] are left.
     follow_rounds: usize,
     count_losses_at: Option<Nanos>,
+    /// The last drain left records behind.
+    more: bool,
 }
 
 /// The identity of each declared executable, for the engine and the trace. A missing file is left out: it may come.
@@ -164,6 +168,7 @@ impl Runtime {
             resync: None,
             follow_rounds: 0,
             count_losses_at: None,
+            more: false,
         })
     }
 
@@ -192,6 +197,9 @@ impl Runtime {
     }
 
     pub fn deadline(&self) -> Option<Nanos> {
+        if self.more {
+            return Some(Nanos::ZERO);
+        }
         let (engine, heartbeats) = (self.engine.deadline(), self.heartbeats.deadline());
         engine
             .into_iter()
@@ -219,7 +227,7 @@ impl Runtime {
             self.count_losses(sink);
         }
         // Active checks and long logs go by the clock.
-        if self.heartbeats.deadline().is_some_and(|at| at <= now) {
+        if self.more || self.heartbeats.deadline().is_some_and(|at| at <= now) {
             self.drain(sink);
         }
     }
@@ -233,14 +241,23 @@ impl Runtime {
 
     /// Takes everything that the sources hold.
     pub fn drain(&mut self, sink: &mut Sink<'_>) {
-        while self.take_edges() == BATCH {
+        self.more = false;
+        for round in 0.. {
+            let taken = self.take_edges();
             self.run(sink);
-            // In a storm that does not end, what was lost must be known all the same.
+            if taken < BATCH {
+                return;
+            }
+            // In a storm that does not end, what was lost must be known all the same, and whoever drives this must get
+            // to its signals.
             if self.count_losses_at.is_some_and(|at| at <= clock::now()) {
                 self.count_losses(sink);
             }
+            if round == DRAIN_ROUNDS {
+                self.more = true;
+                return;
+            }
         }
-        self.run(sink);
     }
 
     /// Queues what the kernel and the file system have told, and gives the number of the kernel's records.
@@ -250,6 +267,12 @@ impl Runtime {
         let mut records = std::mem::take(&mut self.records);
         let taken = self.ring.drain(BATCH, |event| records.push(event));
         let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
+        // What an end means can hang on what was lost before it.
+        if exit.is_some() {
+            for (source, count) in self.kernel.lost_records() {
+                self.queue.push_back(observed(What::Lost { source, count }));
+            }
+        }
         for (i, mut event) in records.drain(..).enumerate() {
             if Some(i) == exit {
                 self.take_notifications();

@@ -440,6 +440,7 @@ impl Engine {
         let (at, seq) = (self.at, self.next_seq());
         let held = self.held_by(s, &process.id);
         let known = self.known_sockets(s);
+        let blind = self.blind.is_some();
         let foreign_holder = self.others_hold(s, &process.id);
         let instance_holds = self.instance_holds(s, &process.id);
         let service = &mut self.services[s];
@@ -482,6 +483,8 @@ impl Engine {
             .or_else(|| service.asked_before(m.instance).filter(|_| by_stop_signal))
             .or_else(|| stopped?.asked.clone())
             .or_else(|| killed_for_not_heeding(&m, status, &service.decl, at));
+        // A process that lives on long after it was asked to stop has not stopped for that.
+        let asked = asked.filter(|a| a.by_job() || at <= a.at + service.decl.stop_within * HEEDING);
         let killer = match status {
             ExitStatus::Signal { signal, .. } => killer(&m, signal),
             _ => None,
@@ -510,6 +513,16 @@ impl Engine {
         } else {
             EndKind::Crash
         };
+        // While events are missing, the one that would explain it may be among them.
+        let kind = match kind {
+            EndKind::Crash if blind && m.oom.is_none() => EndKind::Unseen,
+            kind => kind,
+        };
+        let by_own = killer
+            .as_ref()
+            .and_then(|k| k.actor.as_ref())
+            .is_some_and(|a| service.members.contains_key(&a.id));
+        let stopped_by_own = by_own && by_stop_signal && !was_main;
         let listeners_closed = asked.as_ref().and_then(|a| self.listeners_closed_since(s, a.at));
         let service = &mut self.services[s];
         let end = End {
@@ -524,6 +537,7 @@ impl Engine {
             killer,
             oom: m.oom,
             listeners_closed,
+            stopped_by_own,
         };
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));

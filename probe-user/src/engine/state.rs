@@ -179,6 +179,8 @@ pub(super) struct End {
     pub(super) oom: Option<(Option<u64>, u64, Nanos)>,
     /// When the last of the service's listeners was closed between the request to stop and this end.
     pub(super) listeners_closed: Option<Nanos>,
+    /// Another member ended it with a stop signal: how a daemon's parts stop each other.
+    pub(super) stopped_by_own: bool,
 }
 
 impl End {

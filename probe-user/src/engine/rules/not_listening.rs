@@ -34,7 +34,17 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             subject: address.to_string(),
             detail: String::new(),
         };
-        let closed = ledger.dead.iter().rev().find(|d| d.at >= main.began);
+        // One that another living instance closes now is not the main process's.
+        let own = |d: &&super::super::ledger::Dead| {
+            let elsewhere = |h| {
+                service
+                    .members
+                    .get(h)
+                    .is_some_and(|m| m.instance != main.instance)
+            };
+            d.holders.is_empty() || !d.holders.iter().all(elsewhere)
+        };
+        let closed = ledger.dead.iter().rev().filter(own).find(|d| d.at >= main.began);
         let since = closed.map_or(main.began, |d| d.at);
         let patience = match closed {
             Some(d) => d.at + service.decl.relisten_within,

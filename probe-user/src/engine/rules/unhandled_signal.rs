@@ -20,7 +20,7 @@ pub(in super::super) fn applies(end: &End, handled: &[Signal]) -> bool {
     let ExitStatus::Signal { signal, .. } = end.status else {
         return false;
     };
-    if signal == Signal::KILL || end.oom.is_some() {
+    if signal == Signal::KILL || end.oom.is_some() || end.stopped_by_own {
         return false;
     }
     match &end.asked {

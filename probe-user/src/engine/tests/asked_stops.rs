@@ -275,3 +275,14 @@ fn kill_after_a_stop_signal_that_was_ignored_is_how_a_stop_ends() {
     w.kill(50, 98);
     assert_eq!(w.open(), [Kind::KilledWhileStopping]);
 }
+
+#[test]
+fn a_crash_long_after_a_stop_that_was_not_heeded_is_a_crash() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 98, Disposition::Caught);
+    w.pass(ms(3_600_000));
+    w.exit(50, ExitStatus::Code(1));
+    assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
+}

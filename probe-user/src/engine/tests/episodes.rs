@@ -161,7 +161,7 @@ fn a_stop_signal_that_is_ignored_asks_nothing() {
     w.exit(
         50,
         ExitStatus::Signal {
-            signal: crate::signal::Signal(libc::SIGSEGV),
+            signal: Signal(libc::SIGSEGV),
             core: true,
         },
     );

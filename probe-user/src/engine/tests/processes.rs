@@ -204,14 +204,10 @@ fn a_loss_is_blind_until_a_snapshot_settles_it() {
     w.exit(50, ExitStatus::Code(1));
     assert_eq!(w.open(), [Kind::Blind]);
     w.snapshot(crate::event::SnapshotReason::Loss);
+    // Whether it was asked to stop may be among what is missing.
     assert_eq!(
         w.open(),
-        [
-            Kind::StaleSocket,
-            Kind::NotRunning,
-            Kind::StalePidFile,
-            Kind::Crashed
-        ]
+        [Kind::StaleSocket, Kind::NotRunning, Kind::StalePidFile]
     );
 }
 
@@ -358,4 +354,32 @@ fn a_duplicate_says_who_holds_which_lock() {
         "{summary}"
     );
     assert!(summary.contains("d (70), parent 1 holds /run/d.pid"), "{summary}");
+}
+
+/// `Process.terminate()` of a child, or a shell's `kill $!`.
+#[test]
+fn members_that_stop_each_other_are_no_finding() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 60);
+    w.findings.clear();
+    w.signal(60, Signal::TERM, 50, Disposition::Default);
+    w.exit(
+        60,
+        ExitStatus::Signal {
+            signal: Signal::TERM,
+            core: false,
+        },
+    );
+    w.expect_nothing();
+    w.fork(50, 61);
+    w.signal(61, Signal::USR1, 50, Disposition::Default);
+    w.exit(
+        61,
+        ExitStatus::Signal {
+            signal: Signal::USR1,
+            core: false,
+        },
+    );
+    assert_eq!(w.open(), [Kind::UnhandledSignal], "any other signal is");
 }

@@ -219,3 +219,19 @@ fn the_same_head_of_the_queue_twice_is_a_stall() {
     let soon: Vec<_> = looks.collect();
     assert!(soon.is_empty(), "no wake-ups any more: {soon:?}");
 }
+
+#[test]
+fn an_old_instance_that_closes_is_not_the_new_one_s_listener() {
+    let mut w = World::new(service());
+    let old = w.start(50);
+    w.findings.clear();
+    w.exec(51);
+    w.write_pid_file(51);
+    w.pass(ms(500));
+    w.unlink(Some(50));
+    w.close(old);
+    w.pass(ms(5_000));
+    assert!(!w.opened().contains(&Kind::NotListening), "{:#?}", w.findings);
+    w.pass(ms(5_000));
+    assert!(w.open().contains(&Kind::NotListening));
+}
