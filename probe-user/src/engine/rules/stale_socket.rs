@@ -2,13 +2,13 @@
 
 use crate::{
     clock::Nanos,
-    event::{PathState, ProcId},
+    event::{PathChange, PathState, ProcId},
 };
 
 use super::{
     super::{
         finding::Kind,
-        ledger::AddressLedger,
+        ledger::{AddressLedger, Dead},
         show::{describe, ended},
         state::{End, ServiceState},
         verdict::{Condition, Key, Verdict},
@@ -30,15 +30,23 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             subject: address.to_string(),
             detail: String::new(),
         };
-        let owner = ledger.last_owner(*file);
+        let owner = ledger
+            .last_owner(*file)
+            .map(Owner::of_dead)
+            .or_else(|| Owner::who_made(ledger));
         // The path is looked at again after the socket died: only then is it known to lead to a dead one.
-        if owner.is_some_and(|d| ledger.read_at.is_none_or(|read| read < d.at)) {
+        if owner
+            .as_ref()
+            .is_some_and(|d| ledger.read_at.is_none_or(|read| read < d.at))
+        {
             continue;
         }
-        let closed_at = owner.map_or(Nanos::ZERO, |d| d.at);
+        let closed_at = owner.as_ref().map_or(Nanos::ZERO, |d| d.at);
         // A living process that closed it may be about to bind it again; one that only begins may be about to.
-        let closer_lives = owner.is_some_and(|d| d.holders.iter().any(|h| service.members.contains_key(h)));
-        let end = owner.and_then(|d| end_of_holder(service, &d.holders));
+        let closer_lives = owner
+            .as_ref()
+            .is_some_and(|d| d.holders.iter().any(|h| service.members.contains_key(h)));
+        let end = owner.as_ref().and_then(|d| end_of_holder(service, &d.holders));
         let excused = end.as_ref().and_then(|e| view.excused_until(e));
         let patience = if let Some(until) = excused {
             until
@@ -53,7 +61,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             verdict.again_at(patience);
             continue;
         }
-        let end = owner.and_then(|d| end_of_holder(service, &d.holders));
+        let end = owner.as_ref().and_then(|d| end_of_holder(service, &d.holders));
         // What an asked stop left behind is none of the next life's faults; that it never listens is `not-listening`.
         if end.is_some_and(End::explains_leftovers) {
             continue;
@@ -62,7 +70,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .path()
             .map(|p| p.display().to_string())
             .unwrap_or_default();
-        let why = match (&end, owner) {
+        let why = match (&end, &owner) {
             (Some(e), _) => format!(": {} {}", describe(&e.process), ended(e)),
             (None, Some(d)) => match d.holders.iter().find_map(|h| service.members.get(h)) {
                 Some(m) => format!(": {} closed it and lives on", describe(&m.process)),
@@ -71,7 +79,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             (None, None) => ": it was dead before probe looked".to_owned(),
         };
         let mut evidence = end.as_ref().map(|e| e.evidence()).unwrap_or_default();
-        evidence.extend(owner.map(|d| d.seq));
+        evidence.extend(owner.as_ref().map(|d| d.seq));
         verdict.conditions.push(Condition {
             severity: None,
             at: end.as_ref().map_or(
@@ -90,6 +98,37 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             evidence,
             key,
         });
+    }
+}
+
+/// Who held the socket that the path leads to.
+struct Owner {
+    holders: Vec<ProcId>,
+    at: Nanos,
+    seq: u64,
+}
+
+impl Owner {
+    fn of_dead(dead: &Dead) -> Self {
+        Self {
+            holders: dead.holders.clone(),
+            at: dead.at,
+            seq: dead.seq,
+        }
+    }
+
+    /// A socket that was bound and died before anybody could ask for it: whoever made the name, if nothing has happened
+    /// to the name since.
+    fn who_made(ledger: &AddressLedger) -> Option<Self> {
+        let made = ledger
+            .changes
+            .back()
+            .filter(|c| c.change == PathChange::Created)?;
+        Some(Self {
+            holders: vec![made.actor.as_ref()?.id],
+            at: made.at,
+            seq: made.seq,
+        })
     }
 }
 

@@ -235,3 +235,22 @@ fn an_old_instance_that_closes_is_not_the_new_one_s_listener() {
     w.pass(ms(5_000));
     assert!(w.open().contains(&Kind::NotListening));
 }
+
+/// The second of three processes dies before probe could look at what it had bound.
+#[test]
+fn a_socket_that_died_before_it_was_looked_at_is_known_by_who_made_its_name() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.findings.clear();
+    // The name was made, and its socket is gone by the time of the look.
+    w.path = PathState::Socket(FileId { dev: 1, ino: 77 });
+    w.path_changed(PathChange::Created, Some(50));
+    w.kill(50, 99);
+    let f = w.finding(Kind::StaleSocket);
+    assert_eq!(f.actor.as_ref().map(|a| a.id.pid), Some(99));
+    assert!(
+        f.summary.contains("d (50) was killed by KILL from kill (99)"),
+        "{}",
+        f.summary
+    );
+}
