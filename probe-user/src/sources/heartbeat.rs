@@ -1,4 +1,4 @@
-//! Signs of life: a file that is touched, a line in a log file, an answer at an address.
+//! Signs of life: a file that is touched, a line in a log file or in the journal, an answer at an address.
 //!
 //! Files and logs are watched by inotify and never polled; an address is asked only for a service that declares it so.
 //! Everything waits on one epoll descriptor, and nothing here blocks: files are opened only once they are known to be
@@ -7,6 +7,7 @@
 
 mod connect;
 mod file;
+mod journal;
 mod log;
 mod watch;
 
@@ -21,7 +22,7 @@ use std::{
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use self::{connect::Check, log::Log, watch::FileWatch};
+use self::{connect::Check, journal::Journal, log::Log, watch::FileWatch};
 use crate::{
     clock::Nanos,
     config::{Config, Heartbeat, Netns, Service},
@@ -41,12 +42,14 @@ pub struct Unsupported {
     pub what: &'static str,
 }
 
-/// All declared heartbeats that need neither systemd nor the journal.
+/// All declared heartbeats but those that only systemd sees.
 pub struct Heartbeats {
     epoll: Epoll,
     watch: FileWatch,
     sources: Vec<Source>,
     unsupported: Vec<Unsupported>,
+    /// Where the journal lies, if not where systemd puts it.
+    journal: Option<PathBuf>,
 }
 
 struct Source {
@@ -64,6 +67,7 @@ enum Way {
     File { target: usize },
     Log { target: usize, log: Log },
     Connect(Check),
+    Journal(Journal),
 }
 
 impl Heartbeats {
@@ -72,6 +76,10 @@ impl Heartbeats {
     /// # Errors
     /// When the kernel gives no inotify or epoll descriptor.
     pub fn new(config: &Config) -> io::Result<Self> {
+        Self::with_journal(config, None)
+    }
+
+    fn with_journal(config: &Config, journal: Option<PathBuf>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let watch = FileWatch::new()?;
         epoll.add(&watch, EpollEvent::new(EpollFlags::EPOLLIN, FILES))?;
@@ -80,6 +88,7 @@ impl Heartbeats {
             watch,
             sources: Vec::new(),
             unsupported: Vec::new(),
+            journal,
         };
         for service in &config.services {
             if let Some(heartbeat) = &service.heartbeat {
@@ -105,8 +114,8 @@ impl Heartbeats {
             Ok(Way::Connect(Check::new(address.clone(), heartbeat)))
         } else if heartbeat.notify == Some(true) {
             Err("heartbeats by `notify`, without systemd's D-Bus")
-        } else if heartbeat.journal.is_some() {
-            Err("heartbeats in the journal")
+        } else if let Some(text) = &heartbeat.journal {
+            Ok(Way::Journal(Journal::new(service, text, self.journal.as_deref())))
         } else {
             return;
         };
@@ -151,6 +160,7 @@ impl Heartbeats {
             .iter()
             .filter_map(|s| match &s.way {
                 Way::Connect(check) => Some(check.deadline()),
+                Way::Journal(journal) => journal.deadline(),
                 Way::Log { log, .. } => log.has_more().then_some(Nanos::ZERO),
                 Way::File { .. } => None,
             })
@@ -186,6 +196,9 @@ impl Heartbeats {
         for at in 0..self.sources.len() {
             match &self.sources[at].way {
                 Way::Connect(check) if check.deadline() <= now => self.check(at, now),
+                Way::Journal(journal) if journal.deadline().is_some_and(|due| due <= now) => {
+                    self.check(at, now)
+                }
                 Way::Log { log, .. } if log.has_more() => self.read(at, now),
                 _ => {}
             }
@@ -213,7 +226,7 @@ impl Heartbeats {
         let (target, keep) = match &source.way {
             Way::File { target } => (*target, Vec::new()),
             Way::Log { target, log } => (*target, log.files()),
-            Way::Connect(_) => return,
+            Way::Connect(_) | Way::Journal(_) => return,
         };
         let found = self.watch.find(target, &keep);
         source.blind = found.error;
@@ -244,7 +257,7 @@ impl Heartbeats {
             Err(e) => {
                 let path = match &source.way {
                     Way::File { target } | Way::Log { target, .. } => self.watch.path(*target).display(),
-                    Way::Connect(_) => return,
+                    Way::Connect(_) | Way::Journal(_) => return,
                 };
                 source.blind = Some(format!(
                     "cannot read {path}, the heartbeat of {}: {e}",
@@ -255,12 +268,21 @@ impl Heartbeats {
     }
 
     fn check(&mut self, at: usize, now: Nanos) {
-        if let Some(source) = self.sources.get_mut(at)
-            && let Way::Connect(check) = &mut source.way
-        {
-            let beat = check.step(now, &self.epoll, at as u64);
-            source.learn(beat);
-        }
+        let Some(source) = self.sources.get_mut(at) else {
+            return;
+        };
+        let beat = match &mut source.way {
+            Way::Connect(check) => check.step(now, &self.epoll, at as u64),
+            Way::Journal(journal) => {
+                let beat = journal.step(now, &self.epoll, at as u64);
+                source.blind = journal
+                    .failure()
+                    .map(|why| format!("the heartbeat of {}: {why}", source.service));
+                beat
+            }
+            _ => return,
+        };
+        source.learn(beat);
     }
 
     fn tell(&mut self, mut f: impl FnMut(What)) {

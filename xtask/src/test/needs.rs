@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 
 use crate::{apt, child, workspace};
 
-/// Debian packages of the end-to-end tests, and what for.
-const PACKAGES: [(&str, &str); 8] = [
+/// Debian packages of the tests, and what for.
+const PACKAGES: [(&str, &str); 9] = [
     (
         "redis-server",
         "a real daemon with a UNIX socket, a TCP port and a PID file",
@@ -20,11 +20,15 @@ const PACKAGES: [(&str, &str); 8] = [
     ("lsof", "the tests show where it names the wrong process"),
     ("psmisc", "fuser: likewise"),
     ("procps", "the kill and ps that administrators use"),
+    (
+        "systemd-journal-remote",
+        "writes the journal of the heartbeat tests",
+    ),
     ("dbus-daemon", "a message bus for the stand-in of systemd"),
     ("python3", "small daemons in an interpreter"),
 ];
 
-/// Makes sure of the packages of the end-to-end tests.
+/// Makes sure of the packages of the tests.
 ///
 /// # Errors
 /// Names the packages and what each is for where they can't be installed.
@@ -34,7 +38,7 @@ pub(crate) fn packages() -> anyhow::Result<()> {
     apt::install(&missing).with_context(|| {
         let lines = PACKAGES.iter().filter(|(name, _)| missing.contains(name));
         let lines: Vec<_> = lines.map(|(name, reason)| format!("{name} ({reason})")).collect();
-        format!("the end-to-end tests need {}", lines.join(", "))
+        format!("the tests need {}", lines.join(", "))
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod connect;
 mod file;
+mod journal;
 mod log;
 
 use std::{
@@ -141,7 +142,6 @@ fn what_others_must_see_is_listed() {
     for (heartbeat, unsupported) in [
         ("{ file = \"/x\" }", 0),
         ("{ notify = true }", 1),
-        ("{ journal = \"alive\" }", 1),
         ("{ connect = \"tcp:1\" }\nnetns = \"main\"", 1),
     ] {
         let heartbeats = Heartbeats::new(&config(heartbeat)).unwrap();
