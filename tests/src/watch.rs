@@ -17,6 +17,7 @@ use crate::{
     ask,
     binaries::{probe_binary, test_name},
     clock::{Deadline, PATIENCE},
+    daemon::Daemon,
     log::{Finding, Line, Log, NotSeen},
     process::{self, Proc},
     sandbox::Sandbox,
@@ -188,13 +189,43 @@ impl Watch {
         self.expect_exactly(&[]);
     }
 
+    /// Starts the sentinel, for a test that goes on doing something until its finding has come.
+    #[track_caller]
+    pub fn begin_sentinel(&self) -> Daemon {
+        let sentinel = self.sentinel.as_ref().expect("a watch from a configuration file");
+        sentinel.start()
+    }
+
+    /// Whether the finding of that sentinel has come.
+    pub fn sentinel_came(&self, sentinel: &Daemon) -> bool {
+        self.sentinel_at(sentinel).is_some()
+    }
+
+    /// The findings that opened before that sentinel's came.
+    pub fn opened_before(&self, sentinel: &Daemon) -> Vec<Finding> {
+        let end = self
+            .sentinel_at(sentinel)
+            .expect("the sentinel's finding has come");
+        findings(&self.lines()[..end])
+            .filter(|f| f.state == "opened")
+            .collect()
+    }
+
+    fn sentinel_at(&self, sentinel: &Daemon) -> Option<usize> {
+        // An earlier sentinel's finding names an earlier process.
+        let pid = sentinel.pid().to_string();
+        self.lines().iter().position(|l| {
+            l.finding().is_some_and(|f| {
+                f.service == sentinel::SERVICE && f.kind == "not-listening" && f.summary.contains(&pid)
+            })
+        })
+    }
+
     /// Shows that exactly these findings (kind, service) opened since [`Self::forget`], in any order, however often, and
     /// that nothing was lost.
     #[track_caller]
     pub fn expect_exactly(&self, expected: &[(&str, &str)]) {
-        let sentinel = self.sentinel.as_ref().expect("a watch from a configuration file");
-        let silent = sentinel.start();
-        // An earlier sentinel's finding names an earlier process.
+        let silent = self.begin_sentinel();
         let pid = silent.pid();
         self.expect_where(
             "not-listening",
