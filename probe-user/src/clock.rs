@@ -50,6 +50,13 @@ pub fn now() -> Nanos {
     read(libc::CLOCK_BOOTTIME)
 }
 
+/// The boot-clock time of a moment on `CLOCK_MONOTONIC`, which stands still while the machine sleeps. A sleep since
+/// then makes it later than it was, by as long as the sleep was.
+pub fn from_monotonic(at: Duration) -> Nanos {
+    let (boot, monotonic) = (read(libc::CLOCK_BOOTTIME).0, read(libc::CLOCK_MONOTONIC).0);
+    Nanos(boot.saturating_sub(monotonic)) + at
+}
+
 /// What must be added to a boot-clock time to get nanoseconds since the Unix epoch.
 pub fn wall_offset() -> i64 {
     let boot = read(libc::CLOCK_BOOTTIME).0 as i64;

@@ -2,7 +2,7 @@
 //!
 //! It is pure: no I/O, no clock, no order that depends on a hash. [`Engine::apply`] takes an event and the time, and
 //! returns what shall be shown and done; [`Engine::deadline`] says when it wants to be called although nothing
-//! happened. Events change state ([`process`], [`signal`], [`socket`], [`pid_file`], [`snapshot`]); what is wrong is
+//! happened. Events change state ([`process`], [`signal`], [`socket`], [`pid_file`], [`unit`], [`snapshot`]); what is wrong is
 //! computed from the state alone ([`rules`], [`verdict`]), so the order of events within their uncertainty does not
 //! matter.
 
@@ -31,6 +31,7 @@ mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unit;
 mod verdict;
 
 pub use finding::Effect;
@@ -150,6 +151,7 @@ impl Engine {
             What::Address(state) => self.on_address(state),
             What::PidFile(state) => self.on_pid_file(state),
             What::Process(state) => self.on_process_state(state),
+            What::Unit(state) => self.on_unit(state),
             What::Heartbeat { service, beat } => self.on_heartbeat(&service, beat),
             What::Snapshot(snapshot) => self.on_snapshot(snapshot),
             What::Lost { source, count } => self.on_lost(source, count),

@@ -290,6 +290,48 @@ pub struct ProcessState {
     pub masks: Option<SignalMasks>,
 }
 
+/// A queued or running job of a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitJob {
+    pub id: u32,
+    /// `start`, `stop`, `restart`, `try-restart`, `reload` and so on, as systemd names them.
+    pub kind: String,
+}
+
+impl UnitJob {
+    /// Whether it stops what runs, be it only to start it again.
+    pub fn stops(&self) -> bool {
+        matches!(self.kind.as_str(), "stop" | "restart" | "try-restart")
+    }
+}
+
+/// What systemd said of a declared unit, at a moment. A level.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UnitState {
+    /// As declared, also where systemd calls it by another name.
+    pub unit: String,
+    /// Whose service manager said it; without one the system's.
+    pub user: Option<String>,
+    /// `None`: the unit has no main process now.
+    pub main_pid: Option<u32>,
+    /// The last main process, whether it lives or not: tells it from the unit's helpers, as those of `ExecStartPre=`.
+    pub exec_main_pid: Option<u32>,
+    /// The process that was the main one while it was read. `None` where it had gone.
+    pub process: Option<Process>,
+    /// `active`, `deactivating`, `failed` and so on.
+    pub active_state: String,
+    /// Of services: `running`, `stop-sigterm`, `auto-restart` and so on.
+    pub sub_state: String,
+    /// `success`, `exit-code`, `start-limit-hit` and so on. Empty for what is no service.
+    pub result: String,
+    /// Restarts by systemd itself since the unit was last started by somebody.
+    pub n_restarts: u32,
+    pub job: Option<UnitJob>,
+    /// Why systemd could not be asked. Nothing may be concluded from the rest then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// The state of everything declared, read after the hooks were attached and `began`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -377,6 +419,7 @@ pub enum What {
     Address(AddressState),
     PidFile(PidFileState),
     Process(ProcessState),
+    Unit(UnitState),
     /// The declared sign of life was last seen at `beat`, on the boot clock. `None`: never.
     Heartbeat {
         service: String,

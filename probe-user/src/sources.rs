@@ -12,6 +12,8 @@ pub mod pid_file;
 pub mod process;
 pub mod process_state;
 pub mod sock_diag;
+#[cfg(feature = "systemd")]
+pub mod systemd;
 
 #[cfg(test)]
 pub(crate) mod testing;

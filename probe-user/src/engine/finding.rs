@@ -143,6 +143,9 @@ pub struct Finding {
     pub resolution: Option<String>,
     /// `seq` of the events that it rests on.
     pub evidence: Vec<u64>,
+    /// Facts of the kind: `gave_up` of a `crash-loop`.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub facts: serde_json::Map<String, serde_json::Value>,
 }
 
 /// An event of a declared service, as it is shown.
@@ -183,6 +186,8 @@ pub enum EventKind {
     Stop,
     Ready,
     Snapshot,
+    /// What systemd says of the unit has changed.
+    Unit,
     Action,
 }
 

@@ -72,6 +72,10 @@ impl Index {
             .collect()
     }
 
+    pub(super) fn of_unit(&self, unit: &str) -> &[usize] {
+        self.by_unit.get(unit).map_or(&[], Vec::as_slice)
+    }
+
     pub(super) fn of_pid_file(&self, path: &str) -> &[usize] {
         self.by_pid_file.get(path).map_or(&[], Vec::as_slice)
     }

@@ -207,8 +207,9 @@ impl Engine {
             })
             .collect();
         let service = &mut self.services[s];
-        let named = service.named_by_pid_file();
+        let named = [service.named_by_unit(), service.named_by_pid_file()];
         let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
+        let tells_helpers = service.unit_tells_helpers();
         let mut due: Option<Nanos> = None;
         let ServiceState {
             members,
@@ -223,12 +224,13 @@ impl Engine {
         }
         for i in instances.values_mut().filter(|i| i.qualified.is_none()) {
             let by_name = i.living.iter().any(|id| {
-                named == Some(*id)
+                named.contains(&Some(*id))
                     || holders.contains(id)
                     || decl.pid == Some(id.pid)
-                    || members
-                        .get(id)
-                        .is_some_and(|m| decl.unit.is_some() && m.process.unit == decl.unit)
+                    || !tells_helpers
+                        && members
+                            .get(id)
+                            .is_some_and(|m| decl.unit.is_some() && m.process.unit == decl.unit)
             });
             let old_enough = i.root.start + decl.ready_within;
             if by_name || plain && old_enough <= now {
@@ -265,7 +267,8 @@ impl Engine {
                 .is_some_and(|i| i.qualified.is_some())
         };
         let named = service
-            .named_by_pid_file()
+            .named_by_unit()
+            .or_else(|| service.named_by_pid_file())
             .and_then(|id| service.members.get(&id));
         let by_unit_or_pid = || {
             let selects = |m: &&Member| {
@@ -411,7 +414,13 @@ impl Engine {
             .instances
             .get(&m.instance)
             .is_some_and(|i| i.qualified.is_some());
-        let asked = m.asked.clone().or(if was_main { instance_asked } else { None });
+        // systemd signals every process of the unit when it stops it.
+        let by_stop_signal = matches!(status, ExitStatus::Signal { signal, .. } if service.decl.stop_signals.contains(&signal));
+        let asked = m
+            .asked
+            .clone()
+            .or_else(|| instance_asked.filter(|a| was_main || by_stop_signal || a.by_job()))
+            .or_else(|| service.asked_before(m.instance).filter(|_| by_stop_signal));
         let killer = match status {
             ExitStatus::Signal { signal, .. } => killer(&m, signal),
             _ => None,
@@ -467,13 +476,13 @@ impl Engine {
             service.instances.remove(&m.instance);
         }
         let actor = end.actor();
+        if !counted {
+            service.may_have_been_main(&end);
+        }
         if was_main {
             service.main = None;
             if counted && kind == EndKind::Crash {
-                if service.crashes.len() >= service.decl.crash_loop.restarts.max(1) as usize {
-                    service.crashes.pop_front();
-                }
-                service.crashes.push_back(end.clone());
+                service.note_crash(end.clone());
             }
             if counted && (kind != EndKind::Handover || !survivors) {
                 service.last_end = Some(end);
@@ -667,7 +676,7 @@ fn killer(m: &Member, signal: Signal) -> Option<SignalFact> {
 }
 
 /// Whether an end is a finding in itself, be it the main process's or not: see the rules of the same names.
-fn is_a_death(end: &End, handled: &[Signal]) -> bool {
+pub(super) fn is_a_death(end: &End, handled: &[Signal]) -> bool {
     super::rules::unhandled_signal::applies(end, handled)
         || super::rules::killed_while_stopping::applies(end)
         || end.oom.is_some()

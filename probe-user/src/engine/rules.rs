@@ -62,6 +62,14 @@ impl<'a> View<'a> {
         self.service.open.contains_key(key)
     }
 
+    /// Until when what this end left behind is explained by its having been asked for: the next life may still be about
+    /// to replace it.
+    fn excused_until(&self, end: &End) -> Option<Nanos> {
+        let began = self.service.main.as_ref().map_or(end.at, |m| m.began);
+        end.explains_leftovers()
+            .then(|| end.at.max(began) + self.service.decl.ready_within)
+    }
+
     /// Until when a member that has not yet shown that it counts may still be starting.
     fn starting_until(&self) -> Option<Nanos> {
         let youngest = self
@@ -108,6 +116,18 @@ pub(super) fn judge(engine: &Engine, s: usize) -> Verdict {
     verdict
 }
 
+/// Facts of the kind, beyond what every finding has.
+pub(super) fn facts(
+    engine: &Engine,
+    s: usize,
+    condition: &Condition,
+) -> serde_json::Map<String, serde_json::Value> {
+    match condition.key.kind {
+        Kind::CrashLoop => crash_loop::facts(&View::new(engine, s)),
+        _ => serde_json::Map::new(),
+    }
+}
+
 /// What ended a condition that no longer holds.
 pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
     let view = View::new(engine, s);
@@ -118,7 +138,7 @@ pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
         Kind::StalePidFile => stale_pid_file::resolution(&view),
         Kind::AddressTaken => address_taken::resolution(&view, was),
         Kind::Stopped => stopped::resolution(&view),
-        Kind::CrashLoop => "no more ends within the window".to_owned(),
+        Kind::CrashLoop => crash_loop::resolution(&view),
         Kind::SlowStop => "the process has ended".to_owned(),
         Kind::StaleHeartbeat => match &view.service.main {
             Some(_) => "it shows signs of life again".to_owned(),

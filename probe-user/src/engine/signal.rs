@@ -13,7 +13,7 @@ use super::{
     finding::EventKind,
     process::Met,
     show::describe,
-    state::{Asked, SIGNALS_KEPT, SignalFact},
+    state::{Ask, Asked, SIGNALS_KEPT, SignalFact},
 };
 
 impl Engine {
@@ -96,12 +96,15 @@ impl Engine {
             _ => {}
         }
         m.signals.push_back(fact);
-        if stop && m.asked.is_none() {
+        // A job leads to a signal, which says more.
+        if stop && m.asked.as_ref().is_none_or(Asked::by_job) {
             m.asked = Some(Asked {
-                signal: sent.signal,
+                how: Ask::Signal {
+                    signal: sent.signal,
+                    disposition: sent.disposition,
+                },
                 at,
                 seq,
-                disposition: sent.disposition,
                 actor: sent.actor.clone(),
             });
         }

@@ -7,6 +7,7 @@ use crate::{
     config::Service,
     event::{
         Actor, Disposition, ExitStatus, FileId, PidFileState, ProcId, Process, ProcessState, SignalResult,
+        UnitJob,
     },
     signal::Signal,
 };
@@ -37,14 +38,45 @@ pub(super) struct SignalFact {
     pub(super) actor: Option<Actor>,
 }
 
+/// How somebody asked a process to stop.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    Signal {
+        signal: Signal,
+        disposition: Disposition,
+    },
+    /// systemd has a job for its unit. `waiting`: for others, and the unit is not being stopped yet.
+    Job { job: UnitJob, waiting: bool },
+}
+
 /// Somebody asked a process to stop.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    pub(super) signal: Signal,
+    pub(super) how: Ask,
     pub(super) at: Nanos,
     pub(super) seq: u64,
-    pub(super) disposition: Disposition,
+    /// `None`: the kernel itself, or a job.
     pub(super) actor: Option<Actor>,
+}
+
+impl Asked {
+    pub(super) fn by_job(&self) -> bool {
+        matches!(self.how, Ask::Job { .. })
+    }
+
+    /// `with TERM by kill (990)`, `by systemd's stop job 812`.
+    pub(super) fn words(&self) -> String {
+        match &self.how {
+            Ask::Signal { signal, .. } => {
+                let by = self
+                    .actor
+                    .as_ref()
+                    .map_or("the kernel".to_owned(), super::show::describe);
+                format!("with {signal} by {by}")
+            }
+            Ask::Job { job, .. } => format!("by systemd's {} job {}", job.kind, job.id),
+        }
+    }
 }
 
 /// A living process of the service.
@@ -180,6 +212,10 @@ pub(super) struct ServiceState {
     /// Ends of other members that held a declared address or were named by the PID file.
     pub(super) holder_ends: VecDeque<End>,
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
+    /// What systemd last said of its unit.
+    pub(super) unit: Option<super::unit::Seen>,
+    /// Ends of processes of the unit, until systemd says whether they were the main one.
+    pub(super) unconfirmed: VecDeque<End>,
     /// The last sign of life, and its event.
     pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.
@@ -203,6 +239,8 @@ impl ServiceState {
             deaths: VecDeque::new(),
             holder_ends: VecDeque::new(),
             pid_file: None,
+            unit: None,
+            unconfirmed: VecDeque::new(),
             beat: None,
             down: None,
             open: BTreeMap::new(),

@@ -5,4 +5,5 @@ mod healthy;
 mod order;
 mod processes;
 mod sockets;
+mod units;
 mod world;

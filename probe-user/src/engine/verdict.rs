@@ -148,6 +148,11 @@ impl Engine {
             summary: c.summary.clone(),
             resolution,
             evidence: c.evidence.clone(),
+            facts: self
+                .by_name
+                .get(service)
+                .map(|s| rules::facts(self, *s, c))
+                .unwrap_or_default(),
         }
     }
 

@@ -55,7 +55,7 @@ const LINE_TYPES: [(LineType, &str); 4] = [
     (LineType::Lost, "lost"),
 ];
 
-const EVENT_KINDS: [(EventKind, &str); 18] = [
+const EVENT_KINDS: [(EventKind, &str); 19] = [
     (EventKind::Bind, "bind"),
     (EventKind::Listen, "listen"),
     (EventKind::Close, "close"),
@@ -73,6 +73,7 @@ const EVENT_KINDS: [(EventKind, &str); 18] = [
     (EventKind::Stop, "stop"),
     (EventKind::Ready, "ready"),
     (EventKind::Snapshot, "snapshot"),
+    (EventKind::Unit, "unit"),
     (EventKind::Action, "action"),
 ];
 

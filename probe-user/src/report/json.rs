@@ -67,6 +67,8 @@ pub(super) fn finding(line: &mut Vec<u8>, options: &Options, f: &Finding) -> io:
         summary: &'a str,
         evidence: &'a [u64],
         resolution: Option<&'a str>,
+        #[serde(flatten)]
+        facts: &'a Map<String, Value>,
     }
     write(
         line,
@@ -87,6 +89,7 @@ pub(super) fn finding(line: &mut Vec<u8>, options: &Options, f: &Finding) -> io:
             summary: &f.summary,
             evidence: &f.evidence,
             resolution: f.resolution.as_deref(),
+            facts: &f.facts,
         },
     )
 }

@@ -65,6 +65,7 @@ fn found(state: FindingState) -> Finding {
         summary: "no process holds /run/anna/annad.sock".into(),
         resolution: None,
         evidence: vec![41, 44],
+        facts: serde_json::Map::new(),
     }
 }
 
@@ -100,6 +101,18 @@ fn watching() -> Watching {
         tier: [("unix_socket".to_owned(), "tracepoint".to_owned())].into(),
         cannot_see: vec!["failed binds".into()],
     }
+}
+
+#[test]
+fn facts_of_a_finding_stand_among_its_fields() {
+    let mut f = found(FindingState::Opened);
+    f.kind = Kind::CrashLoop;
+    f.facts.insert("gave_up".into(), true.into());
+    let text = line(options(true), &Effect::Find(Box::new(f)));
+    assert!(
+        text.trim_end().ends_with(r#","resolution":null,"gave_up":true}"#),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     config::Service,
-    event::{TimeSource, What},
+    event::{TimeSource, UnitJob, UnitState, What},
 };
 
 fn header() -> Header {
@@ -105,6 +105,31 @@ fn what_was_recorded_is_replayed() {
             cut_off: false
         }
     );
+}
+
+#[test]
+fn what_systemd_said_survives_a_round_trip() {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, &header()).unwrap();
+    let said = event(
+        7,
+        What::Unit(UnitState {
+            unit: "a.service".into(),
+            user: Some("alice".into()),
+            main_pid: Some(50),
+            active_state: "deactivating".into(),
+            n_restarts: 2,
+            job: Some(UnitJob {
+                id: 812,
+                kind: "stop".into(),
+            }),
+            error: Some("why".into()),
+            ..UnitState::default()
+        }),
+    );
+    writer.write(Nanos(8), &said).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(read(&out).unwrap(), [(said, Nanos(8))]);
 }
 
 #[test]

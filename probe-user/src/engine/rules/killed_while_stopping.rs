@@ -3,7 +3,12 @@
 use crate::{event::ExitStatus, signal::Signal};
 
 use super::{
-    super::{finding::Kind, show::describe, state::End, verdict::Verdict},
+    super::{
+        finding::Kind,
+        show::describe,
+        state::{Asked, End},
+        verdict::Verdict,
+    },
     View, after_end, is_replaced,
 };
 
@@ -16,6 +21,19 @@ pub(in super::super) fn applies(end: &End) -> bool {
         }
     ) && end.asked.is_some()
         && end.oom.is_none()
+        && !is_how_the_unit_stops(end)
+}
+
+/// A unit whose stop signal is KILL: systemd begins with it, where another unit's process gets it for not having heeded
+/// an earlier signal.
+fn is_how_the_unit_stops(end: &End) -> bool {
+    let by_manager = |a: &crate::event::Actor| a.id.pid == 1 || a.comm == "systemd";
+    end.asked.as_ref().is_some_and(Asked::by_job)
+        && end
+            .killer
+            .as_ref()
+            .and_then(|k| k.actor.as_ref())
+            .is_some_and(by_manager)
 }
 
 pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
@@ -30,10 +48,9 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         let killer = end.killer.as_ref();
         let between = killer.map_or(end.at, |k| k.at).since(asked.at).as_secs_f64();
         let summary = format!(
-            "{} was asked to stop with {} by {} and killed by {} {between:.3} s later",
+            "{} was asked to stop {} and killed by {} {between:.3} s later",
             describe(&end.process),
-            asked.signal,
-            by(asked.actor.as_ref()),
+            asked.words(),
             killer.map_or("somebody".to_owned(), |k| by(k.actor.as_ref())),
         );
         verdict

@@ -137,6 +137,8 @@ pub(super) fn resolution(view: &View<'_>, was: &Condition) -> String {
             .find(|e| e.socket.inode.to_string() == was.key.detail)
     }) {
         None => "the orphaned listener was closed".to_owned(),
-        Some(_) => "the path leads to the listener again, or its owner is being stopped".to_owned(),
+        Some(e) if being_stopped(view.service, e) => "its owner is being stopped".to_owned(),
+        Some(e) if e.socket.holders.is_empty() => "its owner is gone".to_owned(),
+        Some(_) => "the path leads to the daemon again".to_owned(),
     }
 }

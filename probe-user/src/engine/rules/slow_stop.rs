@@ -6,6 +6,7 @@ use super::{
     super::{
         finding::Kind,
         show::describe,
+        state::Ask,
         verdict::{Condition, Key, Verdict},
     },
     View,
@@ -16,16 +17,23 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let (Some(asked), Some(m)) = (service.stopping(), service.main_member()) else {
         return;
     };
+    // It was not yet told, and what it waits for may take its time.
+    if matches!(asked.how, Ask::Job { waiting: true, .. }) {
+        return;
+    }
     let patience = asked.at + service.decl.stop_within / 2;
     if view.now < patience {
         verdict.again_at(patience);
         return;
     }
-    let became = match asked.disposition {
-        Disposition::Caught => "caught",
-        Disposition::Blocked => "blocked",
-        Disposition::Ignored => "ignored",
-        Disposition::Default => "not handled",
+    let became = match asked.how {
+        Ask::Signal { disposition, .. } => match disposition {
+            Disposition::Caught => ": caught",
+            Disposition::Blocked => ": blocked",
+            Disposition::Ignored => ": ignored",
+            Disposition::Default => ": not handled",
+        },
+        Ask::Job { .. } => "",
     };
     let open = view
         .addresses()
@@ -36,7 +44,6 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         (0, _) => ", its listeners are closed".to_owned(),
         (n, all) => format!(", {n} of {all} listeners are still open"),
     };
-    let by = asked.actor.as_ref().map_or("the kernel".to_owned(), describe);
     let mut evidence = vec![asked.seq];
     evidence.extend(
         view.addresses()
@@ -53,10 +60,10 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         cause: format!("signal {}", asked.seq),
         actor: asked.actor.clone(),
         summary: format!(
-            "{} lives on {:.1} s after {by} asked it to stop with {}: {became}{listeners}",
+            "{} lives on {:.1} s after it was asked to stop {}{became}{listeners}",
             describe(&m.process),
             (service.decl.stop_within / 2).as_secs_f64(),
-            asked.signal,
+            asked.words(),
         ),
         evidence,
     });

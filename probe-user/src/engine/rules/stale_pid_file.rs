@@ -42,6 +42,13 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         .chain(service.deaths.iter().rev())
         .chain(service.holder_ends.iter().rev())
         .find(|e| e.process.id.pid == pid && named.is_none_or(|n| n.id == e.process.id));
+    if let Some(until) = end.and_then(|e| view.excused_until(e))
+        && view.now < until
+        && !view.is_open(&key)
+    {
+        verdict.again_at(until);
+        return;
+    }
     let what = match (end, named) {
         (Some(e), _) => format!("{} {}", describe(&e.process), ended(e)),
         (None, Some(p)) if !view.engine.ended.contains(&p.id) => {

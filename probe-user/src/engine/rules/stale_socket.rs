@@ -38,7 +38,11 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         let closed_at = owner.map_or(Nanos::ZERO, |d| d.at);
         // A living process that closed it may be about to bind it again; one that only begins may be about to.
         let closer_lives = owner.is_some_and(|d| d.holders.iter().any(|h| service.members.contains_key(h)));
-        let patience = if closer_lives {
+        let end = owner.and_then(|d| end_of_holder(service, &d.holders));
+        let excused = end.as_ref().and_then(|e| view.excused_until(e));
+        let patience = if let Some(until) = excused {
+            until
+        } else if closer_lives {
             closed_at + service.decl.relisten_within
         } else if owner.is_none() {
             view.starting_until().unwrap_or(Nanos::ZERO)
@@ -49,7 +53,6 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             verdict.again_at(patience);
             continue;
         }
-        let end = owner.and_then(|d| end_of_holder(service, &d.holders));
         let path = address
             .path()
             .map(|p| p.display().to_string())

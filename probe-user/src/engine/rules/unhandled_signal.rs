@@ -7,7 +7,12 @@ use crate::{
 };
 
 use super::{
-    super::{finding::Kind, show::describe, state::End, verdict::Verdict},
+    super::{
+        finding::Kind,
+        show::describe,
+        state::{Ask, End},
+        verdict::Verdict,
+    },
     View, after_end, is_replaced,
 };
 
@@ -21,7 +26,13 @@ pub(in super::super) fn applies(end: &End, handled: &[Signal]) -> bool {
     match &end.asked {
         None => true,
         // Caught first and then re-raised is how many daemons end as they were asked to.
-        Some(a) => a.signal == signal && a.disposition == Disposition::Default && handled.contains(&signal),
+        Some(a) => match a.how {
+            Ask::Signal {
+                signal: asked,
+                disposition,
+            } => asked == signal && disposition == Disposition::Default && handled.contains(&signal),
+            Ask::Job { .. } => false,
+        },
     }
 }
 
