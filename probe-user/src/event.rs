@@ -415,6 +415,11 @@ pub enum What {
         change: PathChange,
         actor: Option<Actor>,
     },
+    /// The path of a declared executable leads to this file from now on: an upgrade has replaced it. `None`: to none.
+    Executable {
+        path: String,
+        id: Option<FileId>,
+    },
     // Levels.
     Address(AddressState),
     PidFile(PidFileState),

@@ -47,6 +47,19 @@ impl Index {
         index
     }
 
+    /// The path of an executable leads to another file. Who runs the old one stays a member.
+    pub(super) fn set_exe(&mut self, path: &str, id: Option<FileId>) {
+        for i in self.by_exe_path.get(path).cloned().unwrap_or_default() {
+            let old = std::mem::replace(&mut self.exe_ids[i], id);
+            if let Some(services) = old.and_then(|old| self.by_exe_id.get_mut(&old)) {
+                services.retain(|other| *other != i);
+            }
+            if let Some(id) = id {
+                self.by_exe_id.entry(id).or_default().push(i);
+            }
+        }
+    }
+
     pub(super) fn exe_id(&self, service: usize) -> Option<FileId> {
         self.exe_ids.get(service).copied().flatten()
     }
