@@ -22,6 +22,7 @@ use crate::{
         directory_watch::{DirectoryEvent, DirectoryWatch},
         file_watch::{FileEvent, FileWatch},
         heartbeat::Heartbeats,
+        interpreter,
         observer::Observer,
         path, pid_file, process, process_state,
     },
@@ -70,6 +71,8 @@ pub struct Runtime {
     /// Declared paths by what they are.
     sockets: BTreeMap<PathBuf, Address>,
     pid_files: BTreeMap<PathBuf, String>,
+    /// What the path of each declared executable leads to.
+    exes: BTreeMap<String, FileId>,
     trace: Option<trace::Writer>,
     /// Why recording stopped, once it has.
     trace_error: Option<trace::TraceError>,
@@ -79,6 +82,7 @@ pub struct Runtime {
     /// What is to be looked at when the events at hand are through.
     settle: BTreeSet<Address>,
     read_pid_files: BTreeSet<String>,
+    replaced_exes: BTreeSet<String>,
     looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
     count_losses_at: Option<Nanos>,
@@ -97,6 +101,11 @@ pub fn wanted(config: &Config, exes: &BTreeMap<String, FileId>) -> Wanted {
     wanted.exes.extend(exes.values().map(|id| id.ino));
     for s in &config.services {
         wanted.units.extend(s.unit.clone());
+        if let (Some(script), None) = (&s.script, &s.exe) {
+            let programs = interpreter::of_script(script.as_ref());
+            let ids = programs.iter().filter_map(|p| path::file_id(p).ok());
+            wanted.exes.extend(ids.map(|id| id.ino));
+        }
         for a in &s.listen {
             wanted.add_address(a);
         }
@@ -127,6 +136,9 @@ impl Runtime {
                 directories.add(path.as_ref());
                 pid_files.insert(PathBuf::from(path), path.clone());
             }
+            if let Some(path) = &s.exe {
+                directories.add(path.as_ref());
+            }
         }
         kernel.want(&wanted(&config, exes))?;
         let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
@@ -143,12 +155,14 @@ impl Runtime {
             heartbeats,
             sockets,
             pid_files,
+            exes: exes.clone(),
             trace,
             trace_error: None,
             queue: VecDeque::new(),
             records: Vec::new(),
             settle: BTreeSet::new(),
             read_pid_files: BTreeSet::new(),
+            replaced_exes: BTreeSet::new(),
             looks: BTreeSet::new(),
             resync: None,
             count_losses_at: None,
@@ -275,6 +289,11 @@ impl Runtime {
         let (queue, kernel) = (&mut self.queue, &self.kernel);
         let (sockets, pid_files) = (&self.sockets, &self.pid_files);
         let mut appeared = Vec::new();
+        let replaced = &mut self.replaced_exes;
+        let is_exe = |path: &str| {
+            let mut exes = self.config.services.iter().filter_map(|s| s.exe.as_deref());
+            exes.any(|exe| exe == path)
+        };
         self.directories.drain(|event| match event {
             DirectoryEvent::Name { path, change, pid } => {
                 let actor = pid.and_then(|pid| who(kernel, pid));
@@ -286,6 +305,7 @@ impl Runtime {
                         actor: actor.clone(),
                     }));
                 }
+                replaced.extend(path.to_str().filter(|p| is_exe(p)).map(str::to_owned));
                 if let Some(path) = pid_files.get(&path) {
                     queue.push_back(observed(What::PidFilePath {
                         path: path.clone(),
@@ -303,6 +323,8 @@ impl Runtime {
             }
         });
         for path in appeared {
+            self.replaced_exes
+                .extend(path.to_str().filter(|p| is_exe(p)).map(str::to_owned));
             self.settle.extend(self.sockets.get(&path).cloned());
             self.read_pid_files.extend(self.pid_files.get(&path).cloned());
         }
@@ -349,6 +371,8 @@ impl Runtime {
                 let at = clock::now();
                 let state = pid_file::read(path.as_ref());
                 self.tell_level(at, What::PidFile(state));
+            } else if let Some(path) = self.replaced_exes.pop_first() {
+                self.follow_exe(path);
             } else if let Some(id) = self.looks.pop_first() {
                 let at = clock::now();
                 let state = process_state::look(id);
@@ -409,6 +433,25 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    /// The path of a declared executable may lead to another file now.
+    fn follow_exe(&mut self, path: String) {
+        let at = clock::now();
+        let id = path::file_id(path.as_ref()).ok();
+        if id == self.exes.get(&path).copied() {
+            return;
+        }
+        match id {
+            Some(id) => self.exes.insert(path.clone(), id),
+            None => self.exes.remove(&path),
+        };
+        if let Err(e) = self.kernel.want(&wanted(&self.config, &self.exes)) {
+            tracing::warn!("starts of {path} may be noticed late: {e}");
+        }
+        self.tell_level(at, What::Executable { path, id });
+        // What was started from it before the kernel knew it.
+        self.resync.get_or_insert(SnapshotReason::Interval);
     }
 
     fn look_at(&mut self, address: &Address) {
