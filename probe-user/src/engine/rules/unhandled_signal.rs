@@ -23,6 +23,15 @@ pub(in super::super) fn applies(end: &End, handled: &[Signal]) -> bool {
     if signal == Signal::KILL || end.oom.is_some() {
         return false;
     }
+    // A master ends its workers, and the kernel does so by their parent-death signal: that is how they are meant to end.
+    let by_master = end
+        .killer
+        .as_ref()
+        .is_some_and(|k| k.actor.as_ref().is_none_or(|a| Some(a.id) == end.process.parent));
+    if by_master && !end.was_main && [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal)
+    {
+        return false;
+    }
     match &end.asked {
         None => true,
         // Caught first and then re-raised is how many daemons end as they were asked to.
