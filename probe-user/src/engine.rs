@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub mod finding;
+mod handover;
 mod heartbeat;
 mod index;
 mod ledger;
@@ -148,6 +149,7 @@ impl Engine {
                 actor,
             } => self.on_path(&address, change, actor),
             What::PidFilePath { path, change, actor } => self.on_pid_file_path(&path, change, actor),
+            What::Executable { path, id } => self.index.set_exe(&path, id),
             What::Address(state) => self.on_address(state),
             What::PidFile(state) => self.on_pid_file(state),
             What::Process(state) => self.on_process_state(state),

@@ -444,6 +444,11 @@ impl Engine {
         } else {
             EndKind::Crash
         };
+        let unsettled = match kind {
+            EndKind::Crash if status == ExitStatus::Code(0) && was_main && counted => held.clone(),
+            _ => Vec::new(),
+        };
+        let settled = unsettled.is_empty();
         let end = End {
             process: m.process.clone(),
             status,
@@ -454,10 +459,11 @@ impl Engine {
             asked,
             killer,
             oom: m.oom,
+            unsettled,
         };
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
-        let facts = json!({ "status": status, "meaning": kind_name(kind, was_main), "lived_ns": lived.as_nanos() as u64 });
+        let facts = json!({ "status": status, "meaning": if settled { kind_name(kind, was_main) } else { "left its listeners open" }, "lived_ns": lived.as_nanos() as u64 });
         // Of those, only what another process did to it is worth telling.
         let done_to = counted || end.killer.as_ref().is_some_and(|k| k.actor.is_some());
         if done_to && is_a_death(&end, &service.decl.signals.handled) {
@@ -481,7 +487,7 @@ impl Engine {
         }
         if was_main {
             service.main = None;
-            if counted && kind == EndKind::Crash {
+            if counted && kind == EndKind::Crash && settled {
                 service.note_crash(end.clone());
             }
             if counted && (kind != EndKind::Handover || !survivors) {

@@ -152,6 +152,9 @@ pub(super) struct End {
     /// The signal that killed it.
     pub(super) killer: Option<SignalFact>,
     pub(super) oom: Option<(Option<u64>, u64, Nanos)>,
+    /// Inodes of the sockets that it had open as it exited with code 0: until they were looked at it is not known whether
+    /// somebody else holds them.
+    pub(super) unsettled: Vec<u64>,
 }
 
 impl End {
