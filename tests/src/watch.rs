@@ -306,7 +306,7 @@ impl Watch {
             self.fail(&format!("this line is no JSON object with a type: {}", line.raw));
         }
         let watched: Vec<String> = finding_lines(&self.log.lines());
-        self.keep(&watched);
+        self.keep();
         let replayed = replay(&self.trace);
         let replayed: Vec<String> = replayed
             .into_iter()
@@ -320,14 +320,18 @@ impl Watch {
     }
 
     /// Keeps the recording where `PROBE_KEEP_TRACES` says, under the test's name: a fixture for `replay.rs`.
-    fn keep(&self, findings: &[String]) {
+    fn keep(&self) {
         let Some(dir) = env::var_os("PROBE_KEEP_TRACES").map(PathBuf::from) else {
             return;
         };
         let name = test_name();
+        let kept = dir.join(format!("{name}.jsonl"));
         fs::create_dir_all(&dir)
-            .and_then(|()| fs::copy(&self.trace, dir.join(format!("{name}.jsonl"))))
-            .and_then(|_| fs::write(dir.join(format!("{name}.expected.jsonl")), text(findings)))
+            .and_then(|()| fs::read_to_string(&self.trace))
+            .and_then(|trace| fs::write(&kept, without_machine_paths(trace)))
+            // A finding's id comes from its content, so other paths make other ids.
+            .map(|()| text(&finding_lines(&replay(&kept))))
+            .and_then(|findings| fs::write(dir.join(format!("{name}.expected.jsonl")), findings))
             .unwrap_or_else(|e| panic!("cannot keep the recording in {}: {e}", dir.display()));
     }
 
@@ -363,6 +367,28 @@ impl Drop for Watch {
             "a test must end with Watch::stop, which replays the recording"
         );
     }
+}
+
+/// Nothing of the machine that recorded it stands in a fixture.
+fn without_machine_paths(trace: String) -> String {
+    let test = env::current_exe().expect("path of the test executable");
+    let target = test.ancestors().nth(3).map(Path::to_owned);
+    let named = |name: &str| env::var_os(name).map(PathBuf::from);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let replacements = [
+        (named("CARGO"), "/usr/bin/cargo"),
+        (target, "/build/target"),
+        (source.parent().map(Path::to_owned), "/build"),
+        (named("CARGO_HOME"), "/home/.cargo"),
+        (named("HOME"), "/home"),
+    ];
+    replacements
+        .into_iter()
+        .filter_map(|(path, to)| Some((path?.to_str()?.to_owned(), to)))
+        .filter(|(path, _)| path.len() > 1)
+        .fold(trace, |text, (path, to)| {
+            text.replace(&format!("\"{path}"), &format!("\"{to}"))
+        })
 }
 
 /// The lines of `probe replay --json FILE`.

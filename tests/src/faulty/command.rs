@@ -41,6 +41,7 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   touch FILE         set the file's modification time
   log FILE TEXT      append a line to a file
   signal PID SIGNAL  send a signal
+  alarm              let the kernel send SIGALRM in a second
   sigwait SIGNAL     block it, say ok, wait for it with sigwait(3), say `signal NAME`
   vfork              say ok, wait for ever for a child of vfork(2): uninterruptible sleep
   ping               say ok
@@ -131,6 +132,10 @@ impl Daemon {
             ["signal", pid, name] => {
                 let pid = Pid::from_raw(pid.parse().context("pid")?);
                 nix::sys::signal::kill(pid, options::signal(name)?)?;
+                nothing
+            }
+            ["alarm"] => {
+                nix::unistd::alarm::set(1);
                 nothing
             }
             ["sigwait", name] => {

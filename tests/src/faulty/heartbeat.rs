@@ -49,7 +49,7 @@ impl Beat {
                 let second = now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
                 Ok(fs::write(path, format!("{second}\n"))?)
             }
-            Self::Log(path) => self::log(
+            Self::Log(path) => log(
                 path.to_str().context("a path in UTF-8")?,
                 "12:00:00 INFO daemon alive, all is well",
             ),
