@@ -24,12 +24,13 @@ pub(in super::super) fn applies(end: &End, handled: &[Signal]) -> bool {
         return false;
     }
     // A master ends its workers, and the kernel does so by their parent-death signal: that is how they are meant to end.
-    let by_master = end
-        .killer
-        .as_ref()
-        .is_some_and(|k| k.actor.as_ref().is_none_or(|a| Some(a.id) == end.process.parent));
-    if by_master && !end.was_main && [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal)
-    {
+    // A worker whose master has just died may have become the main process; only that signal of the kernel is a TERM.
+    let ends_workers = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal);
+    let by_master = end.killer.as_ref().is_some_and(|k| match &k.actor {
+        Some(a) => Some(a.id) == end.process.parent && !end.was_main,
+        None => !end.was_main || signal == Signal::TERM,
+    });
+    if by_master && ends_workers {
         return false;
     }
     match &end.asked {
