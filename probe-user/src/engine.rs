@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub mod finding;
+mod handover;
 mod heartbeat;
 mod index;
 mod ledger;
@@ -152,7 +153,7 @@ impl Engine {
             What::PidFile(state) => self.on_pid_file(state),
             What::Process(state) => self.on_process_state(state),
             What::Unit(state) => self.on_unit(state),
-            What::Executable { path, file } => self.on_executable(&path, file),
+            What::Executable { path, id } => self.on_executable(&path, id),
             What::Heartbeat { service, beat } => self.on_heartbeat(&service, beat),
             What::Snapshot(snapshot) => self.on_snapshot(snapshot),
             What::Lost { source, count } => self.on_lost(source, count),

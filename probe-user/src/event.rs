@@ -426,7 +426,7 @@ pub enum What {
     /// What the path of a declared executable leads to, since an upgrade put another file there. `None`: nothing.
     Executable {
         path: String,
-        file: Option<FileId>,
+        id: Option<FileId>,
     },
     /// The declared sign of life was last seen at `beat`, on the boot clock. `None`: never.
     Heartbeat {

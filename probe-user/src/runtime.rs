@@ -22,6 +22,7 @@ use crate::{
         directory_watch::{DirectoryEvent, DirectoryWatch},
         file_watch::{FileEvent, FileWatch},
         heartbeat::Heartbeats,
+        interpreter,
         observer::Observer,
         path, pid_file, process, process_state,
     },
@@ -108,6 +109,11 @@ pub fn wanted(config: &Config, exes: &BTreeMap<String, FileId>) -> Wanted {
     wanted.exes.extend(exes.values().map(|id| id.ino));
     for s in &config.services {
         wanted.units.extend(s.unit.clone());
+        if let (Some(script), None) = (&s.script, &s.exe) {
+            let programs = interpreter::of_script(script.as_ref());
+            let ids = programs.iter().filter_map(|p| path::file_id(p).ok());
+            wanted.exes.extend(ids.map(|id| id.ino));
+        }
         for a in &s.listen {
             wanted.add_address(a);
         }
@@ -488,9 +494,9 @@ impl Runtime {
         }
         let paths: BTreeSet<String> = now.keys().chain(self.exes.keys()).cloned().collect();
         for path in paths {
-            let file = now.get(&path).copied();
-            if self.exes.get(&path).copied() != file {
-                self.queue.push_back(observed(What::Executable { path, file }));
+            let id = now.get(&path).copied();
+            if self.exes.get(&path).copied() != id {
+                self.queue.push_back(observed(What::Executable { path, id }));
             }
         }
         self.exes = now;

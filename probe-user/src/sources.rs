@@ -5,6 +5,7 @@ pub mod close_watch;
 pub mod directory_watch;
 pub mod file_watch;
 pub mod heartbeat;
+pub mod interpreter;
 pub mod namespace;
 pub mod observer;
 pub mod path;

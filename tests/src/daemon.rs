@@ -3,15 +3,21 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    os::unix::process::CommandExt,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
 };
 
+use rustix::io::FdFlags;
+
 use crate::{
     clock::PATIENCE,
+    network::Network,
     process::{self, Proc},
     sandbox::Sandbox,
 };
@@ -53,6 +59,19 @@ impl Starter {
     /// Any other option.
     pub fn arg(mut self, arg: &str) -> Self {
         self.command.arg(arg);
+        self
+    }
+
+    /// Starts it with a listener that is open already, as a service manager does.
+    pub fn inherit(mut self, address: &str, listener: OwnedFd) -> Self {
+        self.command
+            .arg("--inherit")
+            .arg(format!("{address}={}", listener.as_raw_fd()));
+        // SAFETY: fcntl(2) is async-signal-safe and touches no memory.
+        unsafe {
+            self.command
+                .pre_exec(move || Ok(rustix::io::fcntl_setfd(&listener, FdFlags::empty())?));
+        }
         self
     }
 
@@ -99,6 +118,13 @@ impl Daemon {
     pub fn at(exe: &Path) -> Starter {
         let mut command = Command::new(exe);
         command.arg("serve");
+        Starter { command }
+    }
+
+    /// The same in a network of its own.
+    pub fn in_network(network: &Network, exe: &Path) -> Starter {
+        let mut command = network.command();
+        command.arg(exe).arg("serve");
         Starter { command }
     }
 

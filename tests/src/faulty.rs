@@ -7,9 +7,11 @@
 //! One thread only: it forks.
 
 mod command;
+mod heartbeat;
 mod lifecycle;
 mod memory;
 mod options;
+mod peer;
 mod serve;
 mod signals;
 mod sockets;

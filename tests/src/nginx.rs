@@ -115,6 +115,30 @@ impl Nginx {
         }
     }
 
+    /// Lets the old master start a new one from the file that lies there now, retires the old workers, and then the old
+    /// master: the upgrade of the nginx manual.
+    pub fn upgrade(&self, old: Master) -> Master {
+        let (old_pid, old_workers) = (old.pid(), old.workers());
+        process::kill("USR2", old_pid);
+        until("a new master has its workers", || {
+            self.pid()
+                .is_some_and(|pid| pid != old_pid && process::children(pid).len() == WORKERS)
+        });
+        let new = Master {
+            proc: Proc::adopt("nginx", self.pid().expect("checked above")),
+        };
+        let old_file = self.pid_file.with_extension("pid.oldbin");
+        assert!(old_file.exists(), "{} names the old master", old_file.display());
+        process::kill("WINCH", old_pid);
+        until("the old workers are gone", || {
+            let now = old.workers();
+            old_workers.iter().all(|w| !now.contains(w))
+        });
+        old.stop("QUIT");
+        until("its PID file is removed", || !old_file.exists());
+        new
+    }
+
     fn pid(&self) -> Option<u32> {
         fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()
     }

@@ -155,7 +155,7 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
 }
 
 /// The state letter of `/proc/PID/stat`.
-pub(crate) fn state(pid: u32) -> Option<char> {
+pub fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }

@@ -28,7 +28,11 @@ impl Scene {
 
     /// The same; `prepare` adds to how the daemon is started, `more` are further lines of its `[[service]]` table.
     pub fn with(prepare: impl FnOnce(Starter) -> Starter, more: &str) -> Self {
-        let sandbox = Sandbox::new();
+        Self::with_in(Sandbox::new(), prepare, more)
+    }
+
+    /// The same in a directory whose paths the table names.
+    pub fn with_in(sandbox: Sandbox, prepare: impl FnOnce(Starter) -> Starter, more: &str) -> Self {
         let exe = Daemon::install(&sandbox, Self::SERVICE);
         let daemon = prepare(Daemon::at(&exe)).tcp(0).start();
         let more = format!("listen = [\"tcp:127.0.0.1:{}\"]\n{more}", daemon.port());

@@ -17,6 +17,7 @@ use crate::{
     ask,
     binaries::{probe_binary, test_name},
     clock::{Deadline, PATIENCE},
+    daemon::Daemon,
     log::{Finding, Line, Log, NotSeen},
     process::{self, Proc},
     sandbox::Sandbox,
@@ -188,13 +189,43 @@ impl Watch {
         self.expect_exactly(&[]);
     }
 
+    /// Starts the sentinel, for a test that goes on doing something until its finding has come.
+    #[track_caller]
+    pub fn begin_sentinel(&self) -> Daemon {
+        let sentinel = self.sentinel.as_ref().expect("a watch from a configuration file");
+        sentinel.start()
+    }
+
+    /// Whether the finding of that sentinel has come.
+    pub fn sentinel_came(&self, sentinel: &Daemon) -> bool {
+        self.sentinel_at(sentinel).is_some()
+    }
+
+    /// The findings that opened before that sentinel's came.
+    pub fn opened_before(&self, sentinel: &Daemon) -> Vec<Finding> {
+        let end = self
+            .sentinel_at(sentinel)
+            .expect("the sentinel's finding has come");
+        findings(&self.lines()[..end])
+            .filter(|f| f.state == "opened")
+            .collect()
+    }
+
+    fn sentinel_at(&self, sentinel: &Daemon) -> Option<usize> {
+        // An earlier sentinel's finding names an earlier process.
+        let pid = sentinel.pid().to_string();
+        self.lines().iter().position(|l| {
+            l.finding().is_some_and(|f| {
+                f.service == sentinel::SERVICE && f.kind == "not-listening" && f.summary.contains(&pid)
+            })
+        })
+    }
+
     /// Shows that exactly these findings (kind, service) opened since [`Self::forget`], in any order, however often, and
     /// that nothing was lost.
     #[track_caller]
     pub fn expect_exactly(&self, expected: &[(&str, &str)]) {
-        let sentinel = self.sentinel.as_ref().expect("a watch from a configuration file");
-        let silent = sentinel.start();
-        // An earlier sentinel's finding names an earlier process.
+        let silent = self.begin_sentinel();
         let pid = silent.pid();
         self.expect_where(
             "not-listening",
@@ -275,7 +306,7 @@ impl Watch {
             self.fail(&format!("this line is no JSON object with a type: {}", line.raw));
         }
         let watched: Vec<String> = finding_lines(&self.log.lines());
-        self.keep(&watched);
+        self.keep();
         let replayed = replay(&self.trace);
         let replayed: Vec<String> = replayed
             .into_iter()
@@ -289,14 +320,18 @@ impl Watch {
     }
 
     /// Keeps the recording where `PROBE_KEEP_TRACES` says, under the test's name: a fixture for `replay.rs`.
-    fn keep(&self, findings: &[String]) {
+    fn keep(&self) {
         let Some(dir) = env::var_os("PROBE_KEEP_TRACES").map(PathBuf::from) else {
             return;
         };
         let name = test_name();
+        let kept = dir.join(format!("{name}.jsonl"));
         fs::create_dir_all(&dir)
-            .and_then(|()| fs::copy(&self.trace, dir.join(format!("{name}.jsonl"))))
-            .and_then(|_| fs::write(dir.join(format!("{name}.expected.jsonl")), text(findings)))
+            .and_then(|()| fs::read_to_string(&self.trace))
+            .and_then(|trace| fs::write(&kept, without_machine_paths(trace)))
+            // A finding's id comes from its content, so other paths make other ids.
+            .map(|()| text(&finding_lines(&replay(&kept))))
+            .and_then(|findings| fs::write(dir.join(format!("{name}.expected.jsonl")), findings))
             .unwrap_or_else(|e| panic!("cannot keep the recording in {}: {e}", dir.display()));
     }
 
@@ -332,6 +367,28 @@ impl Drop for Watch {
             "a test must end with Watch::stop, which replays the recording"
         );
     }
+}
+
+/// Nothing of the machine that recorded it stands in a fixture.
+fn without_machine_paths(trace: String) -> String {
+    let test = env::current_exe().expect("path of the test executable");
+    let target = test.ancestors().nth(3).map(Path::to_owned);
+    let named = |name: &str| env::var_os(name).map(PathBuf::from);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let replacements = [
+        (named("CARGO"), "/usr/bin/cargo"),
+        (target, "/build/target"),
+        (source.parent().map(Path::to_owned), "/build"),
+        (named("CARGO_HOME"), "/home/.cargo"),
+        (named("HOME"), "/home"),
+    ];
+    replacements
+        .into_iter()
+        .filter_map(|(path, to)| Some((path?.to_str()?.to_owned(), to)))
+        .filter(|(path, _)| path.len() > 1)
+        .fold(trace, |text, (path, to)| {
+            text.replace(&format!("\"{path}"), &format!("\"{to}"))
+        })
 }
 
 /// The lines of `probe replay --json FILE`.

@@ -42,6 +42,9 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     /// Who was last seen to hold it: still known when they have ended and the socket dies of it.
     pub(super) last_holders: Vec<ProcId>,
+    /// A member of a service has held it. Then it is the service's own, whoever else holds it: a service manager that
+    /// starts the daemon on it keeps it open while the daemon is down.
+    pub(super) served: bool,
     /// The connection at the head of the queue, since when it is seen there, and when it was last seen.
     pub(super) head: Option<(u64, Nanos, Nanos)>,
 }
@@ -71,6 +74,7 @@ impl Entry {
             since,
             seq,
             last_holders: Vec::new(),
+            served: false,
             head: None,
         };
         entry.note_holders();

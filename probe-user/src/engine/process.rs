@@ -525,6 +525,11 @@ impl Engine {
         let stopped_by_own = by_own && by_stop_signal && !was_main;
         let listeners_closed = asked.as_ref().and_then(|a| self.listeners_closed_since(s, a.at));
         let service = &mut self.services[s];
+        let unsettled = match kind {
+            EndKind::Crash if status == ExitStatus::Code(0) && was_main && counted => held.clone(),
+            _ => Vec::new(),
+        };
+        let settled = unsettled.is_empty();
         let end = End {
             process: m.process.clone(),
             status,
@@ -538,10 +543,11 @@ impl Engine {
             oom: m.oom,
             listeners_closed,
             stopped_by_own,
+            unsettled,
         };
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
-        let facts = json!({ "status": status, "meaning": kind_name(kind, was_main), "lived_ns": lived.as_nanos() as u64 });
+        let facts = json!({ "status": status, "meaning": if settled { kind_name(kind, was_main) } else { "left its listeners open" }, "lived_ns": lived.as_nanos() as u64 });
         // Of those, only what another process did to it is worth telling.
         let done_to = counted || !elsewhere && end.killer.as_ref().is_some_and(|k| k.actor.is_some());
         if done_to && is_a_death(&end, &service.decl.signals.handled) {
@@ -566,7 +572,7 @@ impl Engine {
         }
         if was_main {
             service.main = None;
-            if counted && kind == EndKind::Crash && !follows_crash {
+            if counted && kind == EndKind::Crash && settled && !follows_crash {
                 service.note_crash(end.clone());
             }
             if counted && (kind != EndKind::Handover || !survivors) && !follows_crash {

@@ -26,7 +26,7 @@ use super::{
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(500);
 /// A socket that nobody holds is looked at again for this long; afterwards the slow snapshot does it.
-const IN_FLIGHT: Duration = Duration::from_secs(5);
+pub(super) const IN_FLIGHT: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(super) fn on_listen(
@@ -236,6 +236,8 @@ impl Engine {
             self.take_socket(&address, socket, at);
         }
         for s in services {
+            self.note_served(s, &address);
+            self.settle_end(s, &address);
             self.qualify(s);
             self.touched.insert(s);
         }
@@ -399,10 +401,11 @@ impl Engine {
     pub(super) fn expect_addresses(&mut self, s: usize) {
         let until = self.now + self.services[s].decl.ready_within;
         for a in self.services[s].decl.listen.clone() {
+            let served = self.is_served_by_members(&a);
             let Some(l) = self.addresses.get_mut(&a) else {
                 continue;
             };
-            if l.serving().next().is_none() {
+            if !served {
                 l.pending = Some(Pending {
                     wait: FIRST_LOOK,
                     until,
@@ -427,7 +430,7 @@ impl Engine {
             || l.live
                 .values()
                 .any(|e| e.socket.state == SocketState::Bound || in_flight(e))
-            || main_lives && l.serving().next().is_none();
+            || main_lives && !self.is_served_by_members(address);
         let starting = l
             .services
             .iter()
@@ -467,7 +470,7 @@ impl Engine {
     }
 }
 
-fn in_flight(e: &Entry) -> bool {
+pub(super) fn in_flight(e: &Entry) -> bool {
     e.socket.holders_known && e.socket.holders.is_empty()
 }
 

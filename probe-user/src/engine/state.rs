@@ -181,6 +181,9 @@ pub(super) struct End {
     pub(super) listeners_closed: Option<Nanos>,
     /// Another member ended it with a stop signal: how a daemon's parts stop each other.
     pub(super) stopped_by_own: bool,
+    /// Inodes of the sockets that it had open as it exited with code 0: until they were looked at it is not known whether
+    /// somebody else holds them.
+    pub(super) unsettled: Vec<u64>,
 }
 
 impl End {

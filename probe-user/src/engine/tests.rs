@@ -2,6 +2,7 @@
 
 mod asked_stops;
 mod episodes;
+mod handover;
 mod healthy;
 mod order;
 mod processes;

@@ -3,9 +3,12 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, raise};
+use nix::{
+    sys::signal::{SigSet, Signal, raise},
+    unistd::Pid,
+};
 
-use super::{lifecycle, memory, options, say, serve::Daemon};
+use super::{heartbeat, lifecycle, memory, options, say, serve::Daemon};
 
 pub(super) const HELP: &str = "\
 Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp:IP:PORT; words are split at blanks):
@@ -19,6 +22,7 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   link FROM TO       make a hard link
   pid-file [TEXT]    write the PID file anew, with TEXT instead of the own pid
   fork [N]           fork N children that do nothing; says their pids
+  fork-bound         the same for one that gets SIGTERM when its parent dies
   hand-over          fork a child that goes on with everything, exit 0; the child says its pid
   exec               exec itself, keeping the listeners; says `ready …` again
   raise SIGNAL [N]   raise it, N times
@@ -26,6 +30,20 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   alloc MIB          take memory and keep it
   stop-cleanly       say ok, close the listeners, remove socket files and PID file, exit 0
   exit CODE          say ok, exit at once, leaving everything behind
+  accept ADDRESS     accept a connection and close it
+  connect ADDRESS    connect to a TCP address
+  ask                say ok, send a question over that connection, wait for the answer
+  give ADDRESS PATH  pass the socket (SCM_RIGHTS) to whoever receives at PATH, go on holding it
+  receive-at PATH    receive sockets there
+  receive ADDRESS    take the socket that was passed
+  mute               show no sign of life any more
+  unmute             show them again
+  touch FILE         set the file's modification time
+  log FILE TEXT      append a line to a file
+  signal PID SIGNAL  send a signal
+  alarm              let the kernel send SIGALRM in a second
+  sigwait SIGNAL     block it, say ok, wait for it with sigwait(3), say `signal NAME`
+  vfork              say ok, wait for ever for a child of vfork(2): uninterruptible sleep
   ping               say ok
 Answers: `ok …`, `error …`; at any time `signal NAME` for a caught signal.";
 
@@ -57,6 +75,13 @@ impl Daemon {
                 lifecycle::write_pid_file(path, text).and(nothing)
             }
             ["fork"] => fork(1),
+            ["fork-bound"] => match lifecycle::fork_here()? {
+                Some(child) => Ok(child.to_string()),
+                None => {
+                    lifecycle::die_with_parent(Signal::SIGTERM)?;
+                    lifecycle::idle()
+                }
+            },
             ["fork", n] => fork(n.parse().context("number of children")?),
             ["hand-over"] => {
                 if lifecycle::fork_here()?.is_some() {
@@ -83,6 +108,48 @@ impl Daemon {
                 let code = code.parse().context("exit code")?;
                 say("ok");
                 lifecycle::leave(code)
+            }
+            ["accept", address] => self.sockets.accept(address).and(nothing),
+            ["connect", address] => self.peer.connect(address).and(nothing),
+            ["ask"] => {
+                say("ok");
+                self.peer.ask()?;
+                Ok("answered".to_owned())
+            }
+            ["give", address, path] => self.sockets.give(address, path).and(nothing),
+            ["receive-at", path] => self.sockets.receive_at(path).and(nothing),
+            ["receive", address] => self.sockets.receive(address).and(nothing),
+            ["mute"] => {
+                self.muted = true;
+                nothing
+            }
+            ["unmute"] => {
+                self.muted = false;
+                nothing
+            }
+            ["touch", path] => heartbeat::touch(path).and(nothing),
+            ["log", path, ..] => heartbeat::log(path, &words[2..].join(" ")).and(nothing),
+            ["signal", pid, name] => {
+                let pid = Pid::from_raw(pid.parse().context("pid")?);
+                nix::sys::signal::kill(pid, options::signal(name)?)?;
+                nothing
+            }
+            ["alarm"] => {
+                nix::unistd::alarm::set(1);
+                nothing
+            }
+            ["sigwait", name] => {
+                let signal = options::signal(name)?;
+                let set = SigSet::from(signal);
+                set.thread_block()?;
+                say("ok");
+                set.wait()?;
+                say(&format!("signal {}", signal.as_str().trim_start_matches("SIG")));
+                Ok("waited".to_owned())
+            }
+            ["vfork"] => {
+                say("ok");
+                lifecycle::wait_for_vfork()
             }
             ["ping"] => nothing,
             _ => bail!("unknown command {line:?}"),

@@ -5,6 +5,7 @@ use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 use anyhow::{Context, Result};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
     unistd::{ForkResult, Pid, fork, setsid},
 };
 
@@ -67,4 +68,31 @@ pub(super) fn exec(sockets: &Sockets, pid_file: Option<&Path>) -> Result<()> {
         command.arg("--pid-file").arg(path);
     }
     Err(command.exec()).context("exec")
+}
+
+pub(super) fn die_with_parent(signal: Signal) -> Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(signal)?)
+}
+
+/// Waits for a child that neither ends nor executes anything: the kernel lets no signal but KILL end that.
+pub(super) fn wait_for_vfork() -> ! {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: without CLONE_VM the child has its own copy of everything, as after fork.
+    let child = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_long::from(libc::CLONE_VFORK | libc::SIGCHLD),
+            none,
+            none,
+            none,
+            none,
+        )
+    };
+    if child == 0 {
+        let _ = die_with_parent(Signal::SIGKILL);
+        loop {
+            nix::unistd::pause();
+        }
+    }
+    leave(1)
 }

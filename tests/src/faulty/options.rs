@@ -6,6 +6,8 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
 
+use super::heartbeat::Beat;
+
 /// A daemon that behaves, or misbehaves, exactly as it is told.
 #[derive(Debug, Parser)]
 #[command(name = "faulty", version)]
@@ -45,6 +47,9 @@ pub(super) struct Serve {
     /// What to do about a signal; without this its default action happens
     #[arg(long, value_name = "SIGNAL=REACTION", long_help = REACTIONS)]
     pub(super) on: Vec<On>,
+    /// Show signs of life: touch=FILE, epoch=FILE (the second, written inside) or log=FILE (a line)
+    #[arg(long, value_name = "WAY=FILE")]
+    pub(super) beat: Option<Beat>,
     /// Fork twice and let the first process exit 0, before or after the sockets are bound
     #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "early")]
     pub(super) daemonize: Option<Daemonize>,
@@ -80,7 +85,8 @@ What to do about a signal; without this its default action happens. Reactions:
   catch      say `signal NAME` and go on (every caught signal is said)
   reraise    end by the signal's default action after having caught it
   ignore     SIG_IGN
-  block      block it, for ever";
+  block      block it, for ever
+  signalfd   block it and read it from a descriptor, then go on as for catch";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct On {
@@ -98,6 +104,7 @@ pub(super) enum Reaction {
     Reraise,
     Ignore,
     Block,
+    SignalFd,
 }
 
 impl FromStr for On {
@@ -130,6 +137,7 @@ impl FromStr for Reaction {
             ("reraise", None) => Self::Reraise,
             ("ignore", None) => Self::Ignore,
             ("block", None) => Self::Block,
+            ("signalfd", None) => Self::SignalFd,
             _ => anyhow::bail!("unknown reaction {text:?}"),
         })
     }

@@ -1,6 +1,6 @@
 //! The daemon: start, main loop, stops.
 
-use std::{fs, io, os::fd::AsFd, os::fd::OwnedFd, path::PathBuf};
+use std::{fs, io, os::fd::AsFd, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -10,10 +10,15 @@ use nix::{
     unistd::read,
 };
 
+use crate::clock::Deadline;
+
 use super::{
+    heartbeat::{self, Beat},
     lifecycle::{self, leave},
     options::{Daemonize, On, Reaction, Serve},
-    say, signals,
+    peer::Peer,
+    say,
+    signals::{self, Caught},
     sockets::Sockets,
 };
 
@@ -21,8 +26,10 @@ pub(super) struct Daemon {
     pub(super) sockets: Sockets,
     pub(super) pid_file: Option<PathBuf>,
     reactions: Vec<On>,
-    /// Read end of the pipe that caught signals come through.
-    caught: OwnedFd,
+    pub(super) peer: Peer,
+    beat: Option<Beat>,
+    pub(super) muted: bool,
+    caught: Caught,
     /// Bytes of a line that has not ended yet.
     partial: Vec<u8>,
 }
@@ -40,6 +47,9 @@ pub(super) fn run(options: &Serve) -> Result<()> {
         sockets,
         pid_file: options.pid_file.clone(),
         reactions: options.on.clone(),
+        peer: Peer::default(),
+        beat: options.beat.clone(),
+        muted: false,
         caught,
         partial: Vec::new(),
     };
@@ -79,23 +89,38 @@ fn open(options: &Serve) -> Result<Sockets> {
 impl Daemon {
     fn serve(&mut self) -> Result<()> {
         let stdin = io::stdin();
-        let mut timeout = PollTimeout::NONE;
+        let mut end: Option<Deadline> = None;
         loop {
+            if end.is_some_and(|e| e.left().is_none()) {
+                leave(0)
+            }
+            let beat = self.beat.as_ref().filter(|_| !self.muted);
+            if let Some(beat) = beat {
+                beat.beat()?;
+            }
+            let waits = beat.map(|_| heartbeat::EVERY);
+            let waits = waits.into_iter().chain(end.and_then(Deadline::left)).min();
+            let timeout = match waits {
+                // Rounded up, so that it has passed when poll returns.
+                Some(d) => PollTimeout::try_from(d + Duration::from_millis(1))?,
+                None => PollTimeout::NONE,
+            };
             let mut fds = [
-                PollFd::new(self.caught.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.caught.pipe.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.caught.signal_fd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut fds, timeout) {
-                Ok(0) => leave(0),
+                Ok(0) => continue,
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
             let ready = |n: usize| fds[n].any().unwrap_or(false);
-            let (signalled, input) = (ready(0), ready(1));
+            let (signalled, input) = (ready(0) || ready(1), ready(2));
             if signalled {
-                for signal in signals::drain(&self.caught) {
+                for signal in self.caught.drain() {
                     if let Some(secs) = self.react(signal)? {
-                        timeout = PollTimeout::try_from(i32::from(secs) * 1000)?;
+                        end = Some(Deadline::after(Duration::from_secs(secs.into())));
                     }
                 }
             }
@@ -120,7 +145,7 @@ impl Daemon {
             }
             Reaction::Slow(secs) => Ok(Some(secs)),
             Reaction::Reraise => signals::die_of(signal).map(|()| None),
-            Reaction::Catch | Reaction::Ignore | Reaction::Block => Ok(None),
+            Reaction::Catch | Reaction::Ignore | Reaction::Block | Reaction::SignalFd => Ok(None),
         }
     }
 

@@ -8,7 +8,10 @@ use std::{
 use anyhow::Result;
 use nix::{
     fcntl::OFlag,
-    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction},
+    sys::{
+        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction},
+        signalfd::{SfdFlags, SignalFd},
+    },
     unistd::pipe2,
 };
 
@@ -23,28 +26,50 @@ extern "C" fn caught(signal: i32) {
     unsafe { libc::write(PIPE.load(Ordering::Relaxed), (&raw const byte).cast(), 1) };
 }
 
-/// Installs the reactions. Returns the read end of the pipe.
-pub(super) fn install(wanted: &[On]) -> Result<OwnedFd> {
+/// Where caught signals come from.
+pub(super) struct Caught {
+    /// Read end of the handlers' pipe.
+    pub(super) pipe: OwnedFd,
+    pub(super) signal_fd: SignalFd,
+}
+
+/// Installs the reactions.
+pub(super) fn install(wanted: &[On]) -> Result<Caught> {
+    let mut by_descriptor = SigSet::empty();
     let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     PIPE.store(write.into_raw_fd(), Ordering::Relaxed);
     for on in wanted {
         match on.reaction {
             Reaction::Ignore => set(on.signal, SigHandler::SigIgn)?,
             Reaction::Block => SigSet::from(on.signal).thread_block()?,
+            Reaction::SignalFd => {
+                SigSet::from(on.signal).thread_block()?;
+                by_descriptor.add(on.signal);
+            }
             _ => set(on.signal, SigHandler::Handler(caught))?,
         }
     }
-    Ok(read)
+    let signal_fd = SignalFd::with_flags(&by_descriptor, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    Ok(Caught {
+        pipe: read,
+        signal_fd,
+    })
 }
 
-/// The signals caught since the last call.
-pub(super) fn drain(pipe: &OwnedFd) -> Vec<Signal> {
-    let mut bytes = [0; 256];
-    let n = nix::unistd::read(pipe, &mut bytes).unwrap_or(0);
-    bytes[..n]
-        .iter()
-        .filter_map(|b| Signal::try_from(i32::from(*b)).ok())
-        .collect()
+impl Caught {
+    /// The signals caught since the last call.
+    pub(super) fn drain(&self) -> Vec<Signal> {
+        let mut bytes = [0; 256];
+        let n = nix::unistd::read(&self.pipe, &mut bytes).unwrap_or(0);
+        let mut numbers: Vec<i32> = bytes[..n].iter().map(|b| i32::from(*b)).collect();
+        while let Ok(Some(info)) = self.signal_fd.read_signal() {
+            numbers.push(info.ssi_signo as i32);
+        }
+        numbers
+            .into_iter()
+            .filter_map(|n| Signal::try_from(n).ok())
+            .collect()
+    }
 }
 
 /// Ends this process by the default action of `signal`.

@@ -2,17 +2,23 @@
 
 use std::{
     fs,
+    io::{IoSlice, IoSliceMut},
     net::SocketAddr,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixDatagram,
+    },
     path::Path,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::{
+    cmsg_space,
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::socket::{
-        AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike,
-        SockaddrStorage, UnixAddr, bind, getsockname, listen, setsockopt, shutdown, socket, sockopt,
+        AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
+        SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, UnixAddr, accept4, bind, getsockname, listen,
+        recvmsg, sendmsg, setsockopt, shutdown, socket, sockopt,
     },
 };
 
@@ -21,6 +27,8 @@ use nix::{
 pub(super) struct Sockets {
     open: Vec<(String, OwnedFd)>,
     reuse_port: bool,
+    /// Where other processes pass sockets to.
+    gifts: Option<UnixDatagram>,
 }
 
 impl Sockets {
@@ -28,6 +36,7 @@ impl Sockets {
         Self {
             open: Vec::new(),
             reuse_port,
+            gifts: None,
         }
     }
 
@@ -161,6 +170,63 @@ impl Sockets {
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("inherited descriptor")?;
         self.open.push((address.to_owned(), fd));
         Ok(())
+    }
+
+    /// Takes the connection at the head of the queue.
+    pub(super) fn accept(&self, address: &str) -> Result<()> {
+        let listener = self
+            .find(address)
+            .with_context(|| format!("{address} is not open"))?;
+        let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+        // SAFETY: the kernel just made this descriptor for us alone.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(())
+    }
+
+    /// Passes a socket on.
+    pub(super) fn give(&self, address: &str, path: &str) -> Result<()> {
+        let fd = [self
+            .find(address)
+            .with_context(|| format!("{address} is not open"))?
+            .as_raw_fd()];
+        let via = UnixDatagram::unbound()?;
+        sendmsg(
+            via.as_raw_fd(),
+            &[IoSlice::new(b"a socket")],
+            &[ControlMessage::ScmRights(&fd)],
+            MsgFlags::empty(),
+            Some(&UnixAddr::new(path)?),
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn receive_at(&mut self, path: &str) -> Result<()> {
+        self.gifts = Some(UnixDatagram::bind(path)?);
+        Ok(())
+    }
+
+    /// Takes the socket that another process passed.
+    pub(super) fn receive(&mut self, address: &str) -> Result<()> {
+        let via = self.gifts.as_ref().context("nothing is received yet")?;
+        let (mut text, mut space) = ([0; 64], cmsg_space!([RawFd; 1]));
+        let mut parts = [IoSliceMut::new(&mut text)];
+        let message = recvmsg::<UnixAddr>(
+            via.as_raw_fd(),
+            &mut parts,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = part {
+                for fd in fds {
+                    // SAFETY: the kernel just made this descriptor for us alone.
+                    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                    self.open.push((address.to_owned(), fd));
+                }
+                return Ok(());
+            }
+        }
+        bail!("a message without a socket")
     }
 
     fn find(&self, address: &str) -> Option<&OwnedFd> {

@@ -20,7 +20,8 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     }
     for (address, ledger) in view.addresses() {
         let taken = ledger.serving().find(|e| {
-            e.socket.holders_known
+            !e.served
+                && e.socket.holders_known
                 && !e.socket.holders.is_empty()
                 && !e
                     .socket

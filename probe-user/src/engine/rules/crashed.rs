@@ -4,6 +4,7 @@ use super::{
     super::{
         finding::Kind,
         show::{describe, ended},
+        socket::IN_FLIGHT,
         state::EndKind,
         verdict::Verdict,
     },
@@ -15,6 +16,12 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let Some(end) = service.last_end.as_ref().filter(|e| e.kind == EndKind::Crash) else {
         return;
     };
+    // Whether another process goes on with its sockets is being looked at.
+    let settled_by = end.at + IN_FLIGHT;
+    if !end.unsettled.is_empty() && view.now < settled_by {
+        verdict.again_at(settled_by);
+        return;
+    }
     if is_replaced(service, end) {
         return;
     }

@@ -17,8 +17,10 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let Some((state, read_at, seq)) = &service.pid_file else {
         return;
     };
-    let PidFileContent::Pid(pid) = state.content else {
-        return;
+    let pid = match &state.content {
+        PidFileContent::Pid(pid) => *pid,
+        PidFileContent::Empty => return stays_empty(view, verdict),
+        _ => return,
     };
     if service.named_by_pid_file().is_some() || service.stopped_as_asked() || service.stopping().is_some() {
         return;
@@ -83,6 +85,39 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .filter(|s| *s > 0)
             .collect(),
         key,
+    });
+}
+
+/// An empty one is not written yet, until `ready_within`.
+fn stays_empty(view: &View<'_>, verdict: &mut Verdict) {
+    let service = view.service;
+    let (Some((state, read_at, seq)), Some(main)) = (&service.pid_file, &service.main) else {
+        return;
+    };
+    if service.stopping().is_some() {
+        return;
+    }
+    let due = main.began.max(state.modified) + service.decl.ready_within;
+    if view.now < due {
+        verdict.again_at(due);
+        return;
+    }
+    verdict.conditions.push(Condition {
+        severity: None,
+        key: Key {
+            kind: Kind::StalePidFile,
+            subject: state.path.clone(),
+            detail: String::new(),
+        },
+        at: *read_at,
+        cause: format!("pid file {} empty", state.path),
+        actor: None,
+        summary: format!(
+            "{} is still empty {:.1} s after it was made",
+            state.path,
+            service.decl.ready_within.as_secs_f64()
+        ),
+        evidence: [*seq].into_iter().filter(|s| *s > 0).collect(),
     });
 }
 

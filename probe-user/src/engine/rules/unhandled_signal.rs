@@ -23,6 +23,16 @@ pub(in super::super) fn applies(end: &End, handled: &[Signal]) -> bool {
     if signal == Signal::KILL || end.oom.is_some() || end.stopped_by_own {
         return false;
     }
+    // A master ends its workers, and the kernel does so by their parent-death signal: that is how they are meant to end.
+    // A worker whose master has just died may have become the main process; only that signal of the kernel is a TERM.
+    let ends_workers = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal);
+    let by_master = end.killer.as_ref().is_some_and(|k| match &k.actor {
+        Some(a) => Some(a.id) == end.process.parent && !end.was_main,
+        None => !end.was_main || signal == Signal::TERM,
+    });
+    if by_master && ends_workers {
+        return false;
+    }
     match &end.asked {
         None => true,
         // Caught first and then re-raised is how many daemons end as they were asked to.

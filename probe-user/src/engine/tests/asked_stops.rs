@@ -87,6 +87,15 @@ fn a_master_that_stops_its_workers_hides_no_crash() {
     w.signal(60, Signal::TERM, 50, Disposition::Caught);
     w.exit(60, ExitStatus::Code(0));
     w.expect_nothing();
+    let by_default = |signal| ExitStatus::Signal { signal, core: false };
+    w.fork(50, 61);
+    w.signal(61, Signal::TERM, 50, Disposition::Default);
+    w.exit(61, by_default(Signal::TERM));
+    w.expect_nothing();
+    w.fork(50, 62);
+    w.signal(62, Signal::USR1, 50, Disposition::Default);
+    w.exit(62, by_default(Signal::USR1));
+    assert_eq!(w.open(), [Kind::UnhandledSignal], "no way to end a worker");
     w.exit(50, ExitStatus::Code(1));
     assert!(w.open().contains(&Kind::Crashed));
 }

@@ -404,7 +404,7 @@ fn a_daemon_of_an_upgraded_executable_is_a_member() {
     w.findings.clear();
     w.tell(What::Executable {
         path: "/usr/bin/d".into(),
-        file: Some(new),
+        id: Some(new),
     });
     w.signal(50, Signal::TERM, 99, Disposition::Caught);
     w.unlink(Some(50));

@@ -87,6 +87,10 @@ fn an_empty_pid_file_is_no_finding() {
         process: None,
     }));
     w.expect_nothing();
+    w.pass(ms(60_000));
+    assert_eq!(w.open(), [Kind::StalePidFile], "and it never was");
+    w.write_pid_file(50);
+    assert_eq!(w.open(), []);
 }
 
 /// Rule 12: a daemon that rebinds its own path orphans nobody.

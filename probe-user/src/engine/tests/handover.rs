@@ -1,0 +1,93 @@
+//! Sockets and executables that change hands.
+
+use super::world::{World, ms, service};
+use crate::{
+    config::Service,
+    engine::finding::{EventKind, Kind},
+    event::{ExitStatus, FileId, Holder, What},
+};
+
+const OLD: FileId = FileId { dev: 1, ino: 1000 };
+const NEW: FileId = FileId { dev: 1, ino: 1001 };
+
+fn without_pid_file() -> Service {
+    Service {
+        pid_file: None,
+        ..service()
+    }
+}
+
+/// `pid` holds the first socket too, without any event.
+fn pass_socket_to(w: &mut World, pid: u32) {
+    let process = w.processes[&pid].id;
+    w.sockets[0].holders.push(Holder { process, fd: 3 });
+}
+
+#[test]
+fn a_socket_passed_to_a_sibling_is_a_handover() {
+    let mut w = World::new(without_pid_file());
+    w.exec(50);
+    w.listen(50);
+    w.findings.clear();
+    w.exec(51);
+    pass_socket_to(&mut w, 51);
+    w.exit(50, ExitStatus::Code(0));
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    assert_eq!(w.count(EventKind::Handover), 1);
+    w.kill(51, 99);
+    assert!(w.open().contains(&Kind::Crashed), "and its crash is one");
+}
+
+#[test]
+fn exit_0_with_a_sibling_that_holds_nothing_is_a_crash() {
+    let mut w = World::new(without_pid_file());
+    w.exec(50);
+    w.listen(50);
+    w.exec(51);
+    w.exit(50, ExitStatus::Code(0));
+    assert!(w.opened().contains(&Kind::Crashed), "{:#?}", w.findings);
+    assert_eq!(w.count(EventKind::Handover), 0);
+}
+
+/// Socket activation: a service manager holds the listener while the daemon is down.
+#[test]
+fn a_socket_that_a_member_has_held_is_not_taken_by_who_holds_it_too() {
+    let mut w = World::new(Service {
+        expected: false,
+        ..without_pid_file()
+    });
+    w.exec(50);
+    w.listen(50);
+    let manager = w.process(9, 1, "/sbin/manager");
+    w.processes.insert(9, manager);
+    pass_socket_to(&mut w, 9);
+    w.findings.clear();
+    w.exit(50, ExitStatus::Code(1));
+    w.pass(ms(60_000));
+    assert_eq!(w.open(), [Kind::Crashed]);
+}
+
+#[test]
+fn an_upgraded_executable_is_the_declared_one() {
+    let mut w = World::new(Service {
+        expected: false,
+        ..without_pid_file()
+    });
+    let path = "/usr/bin/d".to_owned();
+    let tell = |w: &mut World, id| {
+        w.tell(What::Executable {
+            path: path.clone(),
+            id: Some(id),
+        });
+    };
+    tell(&mut w, OLD);
+    tell(&mut w, NEW);
+    for (pid, exe_id, member) in [(50, NEW, true), (60, OLD, false)] {
+        let mut process = w.process(pid, 1, "/usr/bin/d");
+        process.exe_id = Some(exe_id);
+        w.processes.insert(pid, process.clone());
+        w.tell(What::Exec { process });
+        assert_eq!(w.engine.members().any(|id| id.pid == pid), member, "{pid}");
+    }
+}
