@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    clock::PATIENCE,
+    clock::patience,
     process::{self, Proc},
     sandbox::Sandbox,
 };
@@ -213,10 +213,10 @@ impl Daemon {
 
     #[track_caller]
     fn line(&mut self, awaited: &str) -> String {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(patience()) {
             Ok(line) => line,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                panic!("the daemon did not answer {awaited:?} within {PATIENCE:?}")
+                panic!("the daemon did not answer {awaited:?} within {:?}", patience())
             }
             Err(mpsc::RecvTimeoutError::Disconnected) if self.first.is_alive() => {
                 panic!("the daemon closed its output instead of answering {awaited:?}")
