@@ -24,6 +24,7 @@ use crate::{
         heartbeat::Heartbeats,
         observer::Observer,
         path, pid_file, process, process_state,
+        socket_names::SocketNames,
     },
     trace,
 };
@@ -69,6 +70,8 @@ pub struct Runtime {
     heartbeats: Heartbeats,
     /// Declared paths by what they are.
     sockets: BTreeMap<PathBuf, Address>,
+    /// Which declared path a UNIX socket of the kernel's records means.
+    names: SocketNames,
     pid_files: BTreeMap<PathBuf, String>,
     trace: Option<trace::Writer>,
     /// Why recording stopped, once it has.
@@ -132,6 +135,7 @@ impl Runtime {
         let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
         let ring = kernel.ring().ok_or(RuntimeError::NoRing)?;
         Ok(Self {
+            names: SocketNames::new(sockets.keys().cloned()),
             engine: Engine::new(config.clone(), exes),
             config,
             kernel,
@@ -225,7 +229,12 @@ impl Runtime {
         // Notifications carry no time. They are told before the first exit among the kernel's records, because that a
         // daemon removed its PID file before it exited must be known then, and after what came before that exit.
         let mut records = std::mem::take(&mut self.records);
-        let taken = self.ring.drain(BATCH, |event| records.push(event));
+        let names = &mut self.names;
+        let taken = self.ring.drain(BATCH, |mut event, file| {
+            if names.resolve(&mut event.what, file) {
+                records.push(event);
+            }
+        });
         let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
         for (i, mut event) in records.drain(..).enumerate() {
             if Some(i) == exit {
@@ -442,6 +451,7 @@ impl Runtime {
     /// Watches for the last close of every live socket of a declared address.
     fn follow_sockets(&mut self, state: &AddressState) {
         for socket in &state.sockets {
+            self.names.note(socket.inode, &state.address);
             match &state.address {
                 // The kernel reports its end by the port.
                 Address::Udp(_) => {}
@@ -497,7 +507,10 @@ fn who(kernel: &Kernel, pid: u32) -> Option<Actor> {
 /// Adds what the kernel's record leaves out and `/proc` still tells.
 fn complete(event: &mut Event) {
     match &mut event.what {
-        What::Exec { process } | What::Fork { child: process } | What::Listen { process, .. } => {
+        What::Exec { process }
+        | What::Fork { child: process }
+        | What::Bind { process, .. }
+        | What::Listen { process, .. } => {
             complete_process(process);
         }
         What::Signal(sent) => {

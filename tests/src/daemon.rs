@@ -150,6 +150,17 @@ impl Daemon {
         answer
     }
 
+    /// Tells it to do something that must fail. Returns why it did.
+    #[track_caller]
+    pub fn fails(&mut self, line: &str) -> String {
+        self.send(line);
+        let answer = self.line(line);
+        match answer.strip_prefix("error ") {
+            Some(why) => why.to_owned(),
+            None => panic!("{line:?} was to fail, and was answered by {answer:?}"),
+        }
+    }
+
     /// Tells it to do something that it will not live to answer.
     #[track_caller]
     pub fn send(&mut self, line: &str) {

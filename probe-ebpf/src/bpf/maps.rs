@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_abi::{CONTROLS, Past, PortKey, RECORD_KINDS, Supervised, UnitKey};
+use probe_abi::{CONTROLS, NameKey, Past, PortKey, RECORD_KINDS, Supervised, UnitKey};
 
 /// Records for user space. The size is set at load.
 #[map]
@@ -33,6 +33,10 @@ pub(super) static WANTED_UNIT: HashMap<UnitKey, u8> = HashMap::with_max_entries(
 /// Declared ports, TCP and UDP.
 #[map]
 pub(super) static WANTED_PORT: HashMap<PortKey, u8> = HashMap::with_max_entries(4096, 0);
+
+/// Names of declared UNIX sockets.
+#[map]
+pub(super) static WANTED_NAME: HashMap<NameKey, u8> = HashMap::with_max_entries(4096, 0);
 
 /// Inode numbers of the sockets whose holders the iterator over open files looks for.
 #[map]

@@ -361,6 +361,7 @@ impl Engine {
             self.meet(process.clone(), Met::Edge);
         }
         self.ended.insert(id, status);
+        self.forget_refused(id);
         for s in self.member_of.remove(&id).unwrap_or_default() {
             self.end_member(s, &process, status, listeners);
         }

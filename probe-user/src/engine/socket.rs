@@ -42,6 +42,8 @@ impl Engine {
             let Some(ledger) = self.addresses.get_mut(&a) else {
                 continue;
             };
+            // `listen` can be called again, with another backlog.
+            let again = inode.is_some_and(|inode| !ledger.tell_once(inode) || ledger.listens(inode));
             if let (Some(id), Some(inode)) = (socket, inode)
                 && !ledger.dead.iter().any(|d| d.inode == inode)
             {
@@ -63,8 +65,15 @@ impl Engine {
                 let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
                 entry.socket.state = SocketState::Listening;
             }
+            if let Some(inode) = inode.filter(|_| a.path().is_some()) {
+                ledger.note_bound(inode);
+            }
             let services = ledger.services.clone();
             for s in services {
+                self.note_bind(s, &a, &process, None, seq);
+                if again {
+                    continue;
+                }
                 if self.hold(s, &process, &a, None) {
                     self.effects.push(Effect::Resync(SnapshotReason::Interval));
                 }
@@ -127,6 +136,11 @@ impl Engine {
         };
         let services = ledger.services.clone();
         let seq = self.next_seq();
+        let told = change == PathChange::Created
+            && self
+                .addresses
+                .get_mut(address)
+                .is_some_and(AddressLedger::is_told_name);
         for s in services {
             if let Some(a) = &actor
                 && let Some(m) = self.services[s].members.get_mut(&a.id)
@@ -137,6 +151,10 @@ impl Engine {
                     PathChange::Created => m.held_address = true,
                     PathChange::RenamedTo => {}
                 }
+            }
+            self.touched.insert(s);
+            if told {
+                continue;
             }
             let by = actor.as_ref().map_or("somebody".to_owned(), describe);
             let (kind, verb) = match change {
@@ -161,7 +179,6 @@ impl Engine {
                 facts,
                 format!("{by} {verb} {name}"),
             );
-            self.touched.insert(s);
         }
         if let Some(ledger) = self.addresses.get_mut(address) {
             ledger.note(Change {
@@ -272,7 +289,8 @@ impl Engine {
             }
         }
         // The first snapshot tells what was there before, and TCP tells of a listener by itself.
-        if began && self.joined && address.inet().is_none() {
+        let told = ledger.told.contains(&socket.inode);
+        if began && self.joined && address.inet().is_none() && !told {
             let services = ledger.services.clone();
             let holder = socket.holders.first().map(|h| h.process);
             for s in services {
@@ -333,7 +351,7 @@ impl Engine {
     }
 
     /// The declared addresses that a socket at `seen` serves.
-    fn declared_as(&self, seen: &Address) -> Vec<Address> {
+    pub(super) fn declared_as(&self, seen: &Address) -> Vec<Address> {
         let fits = |a: &&Address| match (a, seen) {
             (Address::Tcp(want), Address::Tcp(have)) | (Address::Udp(want), Address::Udp(have)) => {
                 want.port == have.port && have.ip.is_none_or(|ip| want.is_served_by(ip))
