@@ -16,7 +16,7 @@ use probe_abi::{NAME_LEN, NameKey, RecordKind, SUN_PATH_LEN, UnixRecord};
 
 use super::{
     emit::emit,
-    maps::WANTED_NAME,
+    maps::{NAME_SCRATCH, WANTED_NAME},
     read::{Object, offset},
     task,
 };
@@ -27,6 +27,12 @@ const TCP_LISTEN: u8 = 10;
 const SUN_PATH: u32 = 2;
 /// `shutdown` of the sending side only: a listener goes on listening.
 const SHUT_WR: i32 = 1;
+
+/// Slots of `NAME_SCRATCH`.
+const SCRATCH_BIND: u32 = 0;
+const SCRATCH_LISTEN: u32 = 1;
+const SCRATCH_SHUTDOWN: u32 = 2;
+const SCRATCH_RELEASE: u32 = 3;
 
 /// A name that a socket is bound to, or was to be bound to.
 #[derive(Clone, Copy)]
@@ -82,26 +88,36 @@ fn file_is_wanted(sock: Object) -> bool {
 }
 
 #[inline(never)]
-fn name_is_wanted(at: u64, len: u32) -> bool {
+fn name_is_wanted(at: u64, len: u32, slot: u32) -> bool {
     if len == 0 {
         return false;
     }
+    let Some(scratch) = NAME_SCRATCH.get_ptr_mut(slot) else {
+        return false;
+    };
     let mut key = NameKey { name: [0; NAME_LEN] };
-    let mut path = [0_u8; SUN_PATH_LEN];
-    Object(at).bytes(&raw mut path, len);
-    let mut start = 0;
-    if path[0] == 0 {
-        Object(at).bytes(&raw mut key.name, len);
-    } else {
-        for (index, byte) in path.iter().enumerate() {
-            if *byte == 0 {
-                break;
+    // SAFETY: the slot belongs to this program and this CPU; every index is below the length.
+    unsafe {
+        let path = (&raw mut (*scratch).path).cast::<u8>();
+        let start = &raw mut (*scratch).start;
+        start.write_volatile(0);
+        path.write_volatile(0);
+        Object(at).bytes(&raw mut (*scratch).path, len);
+        if path.read_volatile() == 0 {
+            Object(at).bytes(&raw mut key.name, len);
+        } else {
+            for index in 0..SUN_PATH_LEN {
+                let byte = path.add(index).read_volatile();
+                // Beyond the length lies what was there before.
+                if byte == 0 || index as u32 >= len {
+                    break;
+                }
+                if byte == b'/' {
+                    start.write_volatile(index as u32 + 1);
+                }
             }
-            if *byte == b'/' {
-                start = index as u64 + 1;
-            }
+            Object(at.wrapping_add(u64::from(start.read_volatile()))).text(&raw mut key.name);
         }
-        Object(at.wrapping_add(start)).text(&raw mut key.name);
     }
     is_declared(&key)
 }
@@ -156,7 +172,7 @@ pub(super) fn fexit_unix_bind(ctx: FExitContext) -> i32 {
     } else {
         Name::in_sockaddr(Object(ctx.arg::<*const c_void>(1) as u64), ctx.arg(2))
     };
-    if !name_is_wanted(name.at.0, name.len) {
+    if !name_is_wanted(name.at.0, name.len, SCRATCH_BIND) {
         return 0;
     }
     debug!(&ctx, "unix socket bound: {}", error);
@@ -170,7 +186,7 @@ pub(super) fn fexit_unix_listen(ctx: FExitContext) -> i32 {
     let sock = sock_of(ctx.arg(0));
     let error: i32 = ctx.arg(2);
     if error == 0 {
-        tell_if_wanted(RecordKind::UnixListen, sock);
+        tell_if_wanted(RecordKind::UnixListen, sock, SCRATCH_LISTEN);
     }
     0
 }
@@ -183,7 +199,7 @@ pub(super) fn fexit_unix_shutdown(ctx: FExitContext) -> i32 {
     let mode: i32 = ctx.arg(1);
     let error: i32 = ctx.arg(2);
     if error == 0 && mode != SHUT_WR && sock.read::<u8>(offset!(sock_state)) == TCP_LISTEN {
-        tell_if_wanted(RecordKind::UnixShutdown, sock);
+        tell_if_wanted(RecordKind::UnixShutdown, sock, SCRATCH_SHUTDOWN);
     }
     0
 }
@@ -197,15 +213,15 @@ pub(super) fn fentry_unix_release(ctx: FEntryContext) -> i32 {
     }
     let listens = sock.read::<u8>(offset!(sock_state)) == TCP_LISTEN;
     if listens || sock.read::<u16>(offset!(sock_type)) == SOCK_DGRAM {
-        tell_if_wanted(RecordKind::UnixRelease, sock);
+        tell_if_wanted(RecordKind::UnixRelease, sock, SCRATCH_RELEASE);
     }
     0
 }
 
 #[inline(always)]
-fn tell_if_wanted(kind: RecordKind, sock: Object) {
+fn tell_if_wanted(kind: RecordKind, sock: Object, slot: u32) {
     let name = Name::of(sock);
-    if name.len != 0 && (file_is_wanted(sock) || name_is_wanted(name.at.0, name.len)) {
+    if name.len != 0 && (file_is_wanted(sock) || name_is_wanted(name.at.0, name.len, slot)) {
         tell(kind, sock, name, 0);
     }
 }

@@ -112,7 +112,8 @@ impl Log {
 
     fn line(&mut self, line: &str, quiet: bool) {
         let report = &mut self.report;
-        if let Some(kernel) = line.strip_prefix("VM-START ") {
+        // The firmware leaves control characters before the first line.
+        if let Some((_, kernel)) = line.split_once("VM-START ") {
             report.kernel = kernel.to_owned();
         } else if let Some(json) = line.strip_prefix("VM-DOCTOR ") {
             match serde_json::from_str(json) {
