@@ -258,7 +258,8 @@ impl Watch {
     fn finish(&mut self, printed: impl Fn(&Finding) -> bool) {
         if !self.proc.ends_in_time() {
             self.fail(&format!(
-                "probe still runs {:?} after it should have ended", patience()
+                "probe still runs {:?} after it should have ended",
+                patience()
             ));
         }
         let status = self.proc.wait();

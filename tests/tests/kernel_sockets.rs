@@ -1,7 +1,7 @@
 //! What the kernel tells of sockets: each bind, listen and close exactly once, in every tier. `cargo xtask vm` runs this on
 //! several kernels.
 
-use probe_tests::{Daemon, Sandbox, Watch, free_port, kill};
+use probe_tests::{Daemon, Sandbox, Watch, free_port, kill, until};
 
 const SERVICE: &str = "annad";
 /// Its sockets show that everything before was told.
@@ -50,11 +50,15 @@ impl Scene {
     }
 
     fn another(&self) -> Daemon {
-        Daemon::at(&self.sandbox.path(SERVICE)).arg("--reuse-port").start()
+        Daemon::at(&self.sandbox.path(SERVICE))
+            .arg("--reuse-port")
+            .start()
     }
 
     fn fentry(&self, subject: &str) -> bool {
-        let tier = self.watch.expect_line("watching", "of the service", |l| l.value["service"] == SERVICE);
+        let tier = self
+            .watch
+            .expect_line("watching", "of the service", |l| l.value["service"] == SERVICE);
         tier.value["tier"][subject] == "fentry"
     }
 
@@ -66,9 +70,12 @@ impl Scene {
             self.mark.tell(&format!("{line} {socket}"));
             let marks = self.marks as usize;
             // As many as there were marks: this one is told now.
-            self.watch.expect_line("event", "of the mark", |_| {
+            until(&format!("the {kind} of the mark is told"), || {
                 let lines = self.watch.lines();
-                lines.iter().filter(|l| l.value["kind"] == kind && l.value["service"] == MARK).count() >= marks
+                let told = lines
+                    .iter()
+                    .filter(|l| l.value["kind"] == kind && l.value["service"] == MARK);
+                told.count() >= marks
             });
         }
         std::fs::remove_file(self.sandbox.path("mark.sock")).expect("the mark's file");
@@ -90,7 +97,11 @@ impl Scene {
 /// Bind, listen and close of a stream socket; only the fentry tier tells of a bind of TCP.
 fn stream(mut scene: Scene, bind_is_told: bool) {
     scene.tell("listen");
-    let begin: &[&str] = if bind_is_told { &["bind", "listen"] } else { &["listen"] };
+    let begin: &[&str] = if bind_is_told {
+        &["bind", "listen"]
+    } else {
+        &["listen"]
+    };
     assert_eq!(scene.events(), begin);
     scene.tell("close");
     assert_eq!(scene.events(), [begin, &["close"]].concat());
@@ -221,11 +232,20 @@ fn a_refused_bind() {
         scene.daemon.tell(&line);
         let mut second = Daemon::at(&scene.sandbox.path(SERVICE)).start();
         assert!(second.fails(&line).contains("EADDRINUSE"));
-        let subject = if address == "unix:" { "unix_socket" } else { "inet_socket" };
-        let spots = scene.watch.expect_line("watching", "", |l| l.value["service"] == SERVICE);
+        let subject = if address == "unix:" {
+            "unix_socket"
+        } else {
+            "inet_socket"
+        };
+        let spots = scene
+            .watch
+            .expect_line("watching", "", |l| l.value["service"] == SERVICE);
         if scene.fentry(subject) {
             let refused = scene.watch.expect("bind-refused", SERVICE);
-            refused.by(second.pid()).says("EADDRINUSE").says(scene.daemon.pid());
+            refused
+                .by(second.pid())
+                .says("EADDRINUSE")
+                .says(scene.daemon.pid());
             assert_eq!(refused.severity, "warning");
             second.kill("KILL");
             scene.watch.expect_resolved("bind-refused", SERVICE);

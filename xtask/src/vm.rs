@@ -76,11 +76,7 @@ pub(crate) fn matrix(args: &Args, mut each: impl FnMut(&Report)) -> anyhow::Resu
     apt::install(&PACKAGES).context("the virtual machines need these packages")?;
     let guest = guest::build(args.filter.as_deref())?;
     let chosen = |r: &Release| args.kernel.is_empty() || args.kernel.contains(r);
-    let releases: Vec<Release> = Release::value_variants()
-        .iter()
-        .copied()
-        .filter(chosen)
-        .collect();
+    let releases: Vec<Release> = Release::value_variants().iter().copied().filter(chosen).collect();
     let mut reports = Vec::new();
     let mut kernels = 0;
     let mut wrong = Vec::new();

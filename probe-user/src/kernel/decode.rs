@@ -517,7 +517,18 @@ mod tests {
             (state >> 56) as u8
         };
         for kind in 0..17_u32 {
-            for len in (0..32).chain([224, 272, 288, 368, 744, 1008, 1009, size_of::<UnixRecord>(), size_of::<InetRecord>(), 4096]) {
+            for len in (0..32).chain([
+                224,
+                272,
+                288,
+                368,
+                744,
+                1008,
+                1009,
+                size_of::<UnixRecord>(),
+                size_of::<InetRecord>(),
+                4096,
+            ]) {
                 let mut bytes: Vec<u8> = (0..len).map(|_| noise()).collect();
                 if let Some(start) = bytes.get_mut(..4) {
                     start.copy_from_slice(&kind.to_ne_bytes());

@@ -234,10 +234,15 @@ fn attach_all(
             }
             if planned.refused.is_empty() {
                 // Nothing of it is in the tier that was asked for.
-                planned.refused.extend(hook.candidates.iter().map(|candidate| Refusal {
-                    candidate,
-                    reason: format!("the {} tier has no hook for it", tier.map_or("chosen", Tier::name)),
-                }));
+                planned
+                    .refused
+                    .extend(hook.candidates.iter().map(|candidate| Refusal {
+                        candidate,
+                        reason: format!(
+                            "the {} tier has no hook for it",
+                            tier.map_or("chosen", Tier::name)
+                        ),
+                    }));
             }
         }
         plan.hooks.push(planned);

@@ -7,8 +7,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use probe_abi::{
-    CGROUP_NAME_LEN, CONTROL_UNITS, LOST_SUPERVISED, NAME_LEN, NameKey, Past, PortKey, RECORD_KINDS, RecordKind, Supervised,
-    UnitKey,
+    CGROUP_NAME_LEN, CONTROL_UNITS, LOST_SUPERVISED, NAME_LEN, NameKey, Past, PortKey, RECORD_KINDS,
+    RecordKind, Supervised, UnitKey,
 };
 
 use super::decode::process;
@@ -55,7 +55,8 @@ impl Wanted {
             Address::Tcp(inet) => (IPPROTO_TCP, inet.port),
             Address::Udp(inet) => (IPPROTO_UDP, inet.port),
             Address::Unix(path) => {
-                self.names.extend(path.file_name().map(|n| path_key(n.as_bytes())));
+                self.names
+                    .extend(path.file_name().map(|n| path_key(n.as_bytes())));
                 return;
             }
             Address::Abstract(name) => {

@@ -102,198 +102,240 @@ const IDENTITY: [&str; 5] = [
 
 /// In the order of attachment: what ends a supervision comes before what begins one.
 pub const HOOKS: [Hook; 16] = [
-Hook {
- name: "sched_process_exit",
- subject: "process",
- required: true,
- gives: "the end of processes, and who the dead were",
- candidates: &[Candidate {
- program: "sched_process_exit",
- attach: Attach::RawTracepoint("sched_process_exit"),
- needs: &["task_signal", "signal_live", "signal_flags", "signal_group_exit_code", "task_exit_code"],
- }],
- },
-Hook {
- name: "signal_generate",
- subject: "signal",
- required: true,
- gives: "signals and their senders",
- candidates: &[Candidate {
- program: "signal_generate",
- attach: Attach::RawTracepoint("signal_generate"),
- needs: &["siginfo_code", "task_sighand", "sighand_action", "task_blocked"],
- }],
- },
-Hook {
- name: "sched_process_fork",
- subject: "process",
- required: true,
- gives: "children",
- candidates: &[Candidate {
- program: "sched_process_fork",
- attach: Attach::RawTracepoint("sched_process_fork"),
- needs: &["task_pid"],
- }],
- },
-Hook {
- name: "sched_process_exec",
- subject: "process",
- required: true,
- gives: "starts of declared programs",
- candidates: &[Candidate {
- program: "sched_process_exec",
- attach: Attach::RawTracepoint("sched_process_exec"),
- needs: &["task_mm", "mm_exe_file", "file_f_inode", "inode_i_ino"],
- }],
- },
-Hook {
- name: "mark_victim",
- subject: "oom",
- required: false,
- gives: "victims of the OOM killer",
- candidates: &[Candidate {
- program: "mark_victim",
- attach: Attach::RawTracepoint("mark_victim"),
- needs: &[],
- }],
- },
-Hook {
- name: "unix_bind",
- subject: "unix_socket",
- required: false,
- gives: "binds of UNIX sockets, and those that fail",
- candidates: &[Candidate {
- program: "fexit_unix_bind",
- attach: Attach::FExit("unix_bind"),
- needs: &["socket_sk", "unix_sock_addr", "unix_address_len", "unix_address_name"],
- }],
- },
-Hook {
- name: "unix_listen",
- subject: "unix_socket",
- required: false,
- gives: "when UNIX sockets begin to listen",
- candidates: &[Candidate {
- program: "fexit_unix_listen",
- attach: Attach::FExit("unix_listen"),
- needs: &["socket_sk", "unix_sock_addr", "unix_address_len", "unix_address_name"],
- }],
- },
-Hook {
- name: "unix_shutdown",
- subject: "unix_socket",
- required: false,
- gives: "when UNIX listeners are shut down",
- candidates: &[Candidate {
- program: "fexit_unix_shutdown",
- attach: Attach::FExit("unix_shutdown"),
- needs: &["socket_sk", "sock_state", "sock_type", "unix_sock_addr", "unix_address_len", "unix_address_name"],
- }],
- },
-Hook {
- name: "unix_release",
- subject: "unix_socket",
- required: false,
- gives: "when UNIX listeners are closed, by whomever",
- candidates: &[Candidate {
- program: "fentry_unix_release",
- attach: Attach::FEntry("unix_release"),
- needs: &["socket_sk", "sock_state", "sock_type", "unix_sock_addr", "unix_address_len", "unix_address_name"],
- }],
- },
-Hook {
- name: "inet_unlisten",
- subject: "inet_socket",
- required: false,
- gives: "when TCP listeners end, by close or by shutdown",
- candidates: &[Candidate {
- program: "inet_sock_set_state",
- attach: Attach::RawTracepoint("inet_sock_set_state"),
- needs: &["sock_num"],
- }],
- },
-Hook {
- name: "inet_listen",
- subject: "inet_socket",
- required: false,
- gives: "when TCP listeners begin",
- candidates: &[Candidate {
- program: "fexit_inet_listen",
- attach: Attach::FExit("inet_listen"),
- needs: &["socket_sk", "sock_num", "sock_protocol"],
- }, Candidate {
- program: "inet_sock_set_state",
- attach: Attach::RawTracepoint("inet_sock_set_state"),
- needs: &["sock_num"],
- }],
- },
-Hook {
- name: "inet_bind",
- subject: "inet_socket",
- required: false,
- gives: "when UDP sockets are bound, and at kernel functions also TCP and what fails (IPv4)",
- candidates: &[Candidate {
- program: "fexit_inet_bind",
- attach: Attach::FExit("inet_bind"),
- needs: &["socket_sk", "sock_num", "sock_protocol"],
- }, Candidate {
- program: "post_bind4",
- attach: Attach::Cgroup,
- needs: &[],
- }],
- },
-Hook {
- name: "inet6_bind",
- subject: "inet_socket",
- required: false,
- gives: "when UDP sockets are bound, and at kernel functions also TCP and what fails (IPv6)",
- candidates: &[Candidate {
- program: "fexit_inet6_bind",
- attach: Attach::FExit("inet6_bind"),
- needs: &["socket_sk", "sock_num", "sock_protocol"],
- }, Candidate {
- program: "post_bind6",
- attach: Attach::Cgroup,
- needs: &[],
- }],
- },
-Hook {
- name: "inet_release",
- subject: "inet_socket",
- required: false,
- gives: "when bound UDP sockets are closed",
- candidates: &[Candidate {
- program: "fentry_inet_release",
- attach: Attach::FEntry("inet_release"),
- needs: &["socket_sk", "sock_num", "sock_protocol"],
- }, Candidate {
- program: "sock_release",
- attach: Attach::Cgroup,
- needs: &["sock_num"],
- }],
- },
-Hook {
- name: "iter_task",
- subject: "snapshot",
- required: false,
- gives: "a fast list of processes",
- candidates: &[Candidate {
- program: "iter_task",
- attach: Attach::Iterator("task"),
- needs: &["task_pid"],
- }],
- },
-Hook {
- name: "iter_task_file",
- subject: "snapshot",
- required: false,
- gives: "a fast list of who holds a socket",
- candidates: &[Candidate {
- program: "iter_task_file",
- attach: Attach::Iterator("task_file"),
- needs: &["file_f_inode", "inode_i_ino", "inode_i_sb", "sb_s_magic"],
- }],
- },
+    Hook {
+        name: "sched_process_exit",
+        subject: "process",
+        required: true,
+        gives: "the end of processes, and who the dead were",
+        candidates: &[Candidate {
+            program: "sched_process_exit",
+            attach: Attach::RawTracepoint("sched_process_exit"),
+            needs: &[
+                "task_signal",
+                "signal_live",
+                "signal_flags",
+                "signal_group_exit_code",
+                "task_exit_code",
+            ],
+        }],
+    },
+    Hook {
+        name: "signal_generate",
+        subject: "signal",
+        required: true,
+        gives: "signals and their senders",
+        candidates: &[Candidate {
+            program: "signal_generate",
+            attach: Attach::RawTracepoint("signal_generate"),
+            needs: &["siginfo_code", "task_sighand", "sighand_action", "task_blocked"],
+        }],
+    },
+    Hook {
+        name: "sched_process_fork",
+        subject: "process",
+        required: true,
+        gives: "children",
+        candidates: &[Candidate {
+            program: "sched_process_fork",
+            attach: Attach::RawTracepoint("sched_process_fork"),
+            needs: &["task_pid"],
+        }],
+    },
+    Hook {
+        name: "sched_process_exec",
+        subject: "process",
+        required: true,
+        gives: "starts of declared programs",
+        candidates: &[Candidate {
+            program: "sched_process_exec",
+            attach: Attach::RawTracepoint("sched_process_exec"),
+            needs: &["task_mm", "mm_exe_file", "file_f_inode", "inode_i_ino"],
+        }],
+    },
+    Hook {
+        name: "mark_victim",
+        subject: "oom",
+        required: false,
+        gives: "victims of the OOM killer",
+        candidates: &[Candidate {
+            program: "mark_victim",
+            attach: Attach::RawTracepoint("mark_victim"),
+            needs: &[],
+        }],
+    },
+    Hook {
+        name: "unix_bind",
+        subject: "unix_socket",
+        required: false,
+        gives: "binds of UNIX sockets, and those that fail",
+        candidates: &[Candidate {
+            program: "fexit_unix_bind",
+            attach: Attach::FExit("unix_bind"),
+            needs: &[
+                "socket_sk",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
+    },
+    Hook {
+        name: "unix_listen",
+        subject: "unix_socket",
+        required: false,
+        gives: "when UNIX sockets begin to listen",
+        candidates: &[Candidate {
+            program: "fexit_unix_listen",
+            attach: Attach::FExit("unix_listen"),
+            needs: &[
+                "socket_sk",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
+    },
+    Hook {
+        name: "unix_shutdown",
+        subject: "unix_socket",
+        required: false,
+        gives: "when UNIX listeners are shut down",
+        candidates: &[Candidate {
+            program: "fexit_unix_shutdown",
+            attach: Attach::FExit("unix_shutdown"),
+            needs: &[
+                "socket_sk",
+                "sock_state",
+                "sock_type",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
+    },
+    Hook {
+        name: "unix_release",
+        subject: "unix_socket",
+        required: false,
+        gives: "when UNIX listeners are closed, by whomever",
+        candidates: &[Candidate {
+            program: "fentry_unix_release",
+            attach: Attach::FEntry("unix_release"),
+            needs: &[
+                "socket_sk",
+                "sock_state",
+                "sock_type",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
+    },
+    Hook {
+        name: "inet_unlisten",
+        subject: "inet_socket",
+        required: false,
+        gives: "when TCP listeners end, by close or by shutdown",
+        candidates: &[Candidate {
+            program: "inet_sock_set_state",
+            attach: Attach::RawTracepoint("inet_sock_set_state"),
+            needs: &["sock_num"],
+        }],
+    },
+    Hook {
+        name: "inet_listen",
+        subject: "inet_socket",
+        required: false,
+        gives: "when TCP listeners begin",
+        candidates: &[
+            Candidate {
+                program: "fexit_inet_listen",
+                attach: Attach::FExit("inet_listen"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "inet_sock_set_state",
+                attach: Attach::RawTracepoint("inet_sock_set_state"),
+                needs: &["sock_num"],
+            },
+        ],
+    },
+    Hook {
+        name: "inet_bind",
+        subject: "inet_socket",
+        required: false,
+        gives: "when UDP sockets are bound, and at kernel functions also TCP and what fails (IPv4)",
+        candidates: &[
+            Candidate {
+                program: "fexit_inet_bind",
+                attach: Attach::FExit("inet_bind"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "post_bind4",
+                attach: Attach::Cgroup,
+                needs: &[],
+            },
+        ],
+    },
+    Hook {
+        name: "inet6_bind",
+        subject: "inet_socket",
+        required: false,
+        gives: "when UDP sockets are bound, and at kernel functions also TCP and what fails (IPv6)",
+        candidates: &[
+            Candidate {
+                program: "fexit_inet6_bind",
+                attach: Attach::FExit("inet6_bind"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "post_bind6",
+                attach: Attach::Cgroup,
+                needs: &[],
+            },
+        ],
+    },
+    Hook {
+        name: "inet_release",
+        subject: "inet_socket",
+        required: false,
+        gives: "when bound UDP sockets are closed",
+        candidates: &[
+            Candidate {
+                program: "fentry_inet_release",
+                attach: Attach::FEntry("inet_release"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "sock_release",
+                attach: Attach::Cgroup,
+                needs: &["sock_num"],
+            },
+        ],
+    },
+    Hook {
+        name: "iter_task",
+        subject: "snapshot",
+        required: false,
+        gives: "a fast list of processes",
+        candidates: &[Candidate {
+            program: "iter_task",
+            attach: Attach::Iterator("task"),
+            needs: &["task_pid"],
+        }],
+    },
+    Hook {
+        name: "iter_task_file",
+        subject: "snapshot",
+        required: false,
+        gives: "a fast list of who holds a socket",
+        candidates: &[Candidate {
+            program: "iter_task_file",
+            attach: Attach::Iterator("task_file"),
+            needs: &["file_f_inode", "inode_i_ino", "inode_i_sb", "sb_s_magic"],
+        }],
+    },
 ];
 
 /// A way that was not taken, and why.
@@ -430,7 +472,9 @@ mod tests {
     }
 
     fn candidates() -> impl Iterator<Item = (&'static Hook, &'static Candidate)> {
-        HOOKS.iter().flat_map(|h| h.candidates.iter().map(move |c| (h, c)))
+        HOOKS
+            .iter()
+            .flat_map(|h| h.candidates.iter().map(move |c| (h, c)))
     }
 
     #[test]
@@ -481,7 +525,10 @@ mod tests {
     #[test]
     fn kernel_functions_come_first_and_a_tier_can_be_forced() {
         for hook in &HOOKS {
-            assert!(hook.candidates.is_sorted_by_key(|c| c.attach.tier() == Tier::Tracepoint));
+            assert!(
+                hook.candidates
+                    .is_sorted_by_key(|c| c.attach.tier() == Tier::Tracepoint)
+            );
             assert!(
                 hook.candidates
                     .iter()

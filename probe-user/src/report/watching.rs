@@ -151,7 +151,10 @@ mod tests {
     #[test]
     fn every_hook_that_is_named_exists() {
         for hook in BLIND_SPOTS.iter().filter_map(|b| b.seen_by) {
-            assert!(HOOKS.iter().any(|h| h.name == hook && h.has(Tier::Fentry)), "{hook}");
+            assert!(
+                HOOKS.iter().any(|h| h.name == hook && h.has(Tier::Fentry)),
+                "{hook}"
+            );
         }
     }
 }

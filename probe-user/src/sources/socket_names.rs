@@ -85,7 +85,9 @@ impl SocketNames {
         }
         let given = match given.is_absolute() {
             true => given.to_owned(),
-            false => fs::read_link(format!("/proc/{}/cwd", process?.id.pid)).ok()?.join(given),
+            false => fs::read_link(format!("/proc/{}/cwd", process?.id.pid))
+                .ok()?
+                .join(given),
         };
         let file = file.or_else(|| file_id(&given).ok());
         let is_file = |d: &Path| {
@@ -154,7 +156,10 @@ mod tests {
         assert!(names.resolve(&mut what, None), "by the directory");
 
         let mut what = unlisten(Path::new("/elsewhere/a.sock"), 4);
-        assert!(!names.resolve(&mut what, Some(id)), "another file of the same name");
+        assert!(
+            !names.resolve(&mut what, Some(id)),
+            "another file of the same name"
+        );
     }
 
     #[test]

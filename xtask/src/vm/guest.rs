@@ -98,7 +98,9 @@ impl Guest {
     /// Writes the initial file system for one kernel and one tier.
     pub(super) fn write(&self, to: &Path, kernel: &Kernel, tier: Tier) -> anyhow::Result<()> {
         let mut archive = Archive::new(BufWriter::new(File::create(to)?));
-        for directory in ["proc", "sys", "dev", "tmp", "run", "etc", "root", "var", "usr/bin"] {
+        for directory in [
+            "proc", "sys", "dev", "tmp", "run", "etc", "root", "var", "usr/bin",
+        ] {
             archive.directory(directory)?;
         }
         archive.copy("bin/busybox", &self.busybox)?;
@@ -106,7 +108,12 @@ impl Guest {
         let mut libraries = BTreeSet::new();
         let mut programs = vec![("t/probe", &self.probe), ("t/faulty", &self.faulty)];
         let tests: Vec<String> = self.tests.iter().map(|(n, _)| format!("t/deps/{n}")).collect();
-        programs.extend(tests.iter().map(String::as_str).zip(self.tests.iter().map(|(_, p)| p)));
+        programs.extend(
+            tests
+                .iter()
+                .map(String::as_str)
+                .zip(self.tests.iter().map(|(_, p)| p)),
+        );
         for (path, from) in programs {
             archive.copy(path, from)?;
             libraries.extend(needs(from)?);

@@ -128,7 +128,11 @@ fn renew(release: Release, home: &Path, kept: &Path) -> anyhow::Result<()> {
     for module in MODULES {
         let file = files
             .iter()
-            .find(|p| name(p).strip_prefix(module).is_some_and(|rest| !rest.contains('/')))
+            .find(|p| {
+                name(p)
+                    .strip_prefix(module)
+                    .is_some_and(|rest| !rest.contains('/'))
+            })
             .with_context(|| format!("the packages hold no module {module}"))?;
         let to = new.join(name(file));
         fs::rename(file, &to)?;
@@ -206,7 +210,11 @@ mod tests {
         ] {
             assert!(is_kernel(package), "{package}");
         }
-        for package in ["linux-image-amd64", "linux-base", "linux-image-6.1.0-50-rt-amd64-dbg"] {
+        for package in [
+            "linux-image-amd64",
+            "linux-base",
+            "linux-image-6.1.0-50-rt-amd64-dbg",
+        ] {
             assert!(!is_kernel(package), "{package}");
         }
     }

@@ -131,7 +131,10 @@ impl Log {
         } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
             let name = format!("{}::{name}", self.program);
             if !quiet {
-                child::print(&format!("{} {}: {name} ... {verdict}", report.release, report.tier));
+                child::print(&format!(
+                    "{} {}: {name} ... {verdict}",
+                    report.release, report.tier
+                ));
             }
             match verdict {
                 "ok" => report.passed.push(name),
@@ -186,9 +189,7 @@ mod tests {
         ] {
             log.line(line, true);
         }
-        let report = log
-            .finish(Ok(std::process::ExitStatus::from_raw(0)))
-            .unwrap();
+        let report = log.finish(Ok(std::process::ExitStatus::from_raw(0))).unwrap();
         assert_eq!(report.passed, ["sockets::a"]);
         assert_eq!(report.failed, ["sockets::b"]);
         assert_eq!(report.findings["sockets.a"], "stale-socket d");

@@ -134,7 +134,12 @@ fn mirrors() -> anyhow::Result<Vec<String>> {
 fn own_mirrors(uris: &str, suite: &str) -> Vec<String> {
     let end = format!("/dists/{suite}/InRelease'");
     uris.lines()
-        .filter_map(|l| l.strip_prefix('\'')?.split_whitespace().next()?.strip_suffix(&end))
+        .filter_map(|l| {
+            l.strip_prefix('\'')?
+                .split_whitespace()
+                .next()?
+                .strip_suffix(&end)
+        })
         .map(str::to_owned)
         .collect()
 }

@@ -48,7 +48,11 @@ pub(super) fn markdown(reports: &[Report]) -> String {
     }
     text.push_str("| tests |");
     for r in reports {
-        text.push_str(&format!(" {} of {} |", r.passed.len(), r.passed.len() + r.failed.len()));
+        text.push_str(&format!(
+            " {} of {} |",
+            r.passed.len(),
+            r.passed.len() + r.failed.len()
+        ));
     }
     text.push('\n');
     for (n, reason) in reasons.iter().enumerate() {
