@@ -230,6 +230,8 @@ fn a_refused_bind() {
         });
         let line = format!("listen {}", scene.address);
         scene.daemon.tell(&line);
+        // Now the first look has told who holds it.
+        scene.events();
         let mut second = Daemon::at(&scene.sandbox.path(SERVICE)).start();
         assert!(second.fails(&line).contains("EADDRINUSE"));
         let subject = if address == "unix:" {

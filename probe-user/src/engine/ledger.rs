@@ -140,10 +140,7 @@ impl AddressLedger {
         let Some(e) = self.live.remove(&id) else { return };
         // A socket that was shut down can listen again.
         self.told.retain(|inode| *inode != e.socket.inode);
-        if self.dead.len() == KEPT {
-            self.dead.pop_front();
-        }
-        self.dead.push_back(Dead {
+        self.remember(Dead {
             inode: e.socket.inode,
             file: e.socket.file,
             holders: e.last_holders,
@@ -164,6 +161,25 @@ impl AddressLedger {
         if self.bound.is_none_or(|b| b.inode != inode) {
             self.bound = Some(Bound { inode, named: false });
         }
+    }
+
+    /// A listener ended that an edge told of and no level: it lived too shortly.
+    pub(super) fn bury_unseen(&mut self, inode: u64, at: Nanos, seq: u64) {
+        self.told.retain(|i| *i != inode);
+        self.remember(Dead {
+            inode,
+            file: None,
+            holders: Vec::new(),
+            at,
+            seq,
+        });
+    }
+
+    fn remember(&mut self, dead: Dead) {
+        if self.dead.len() == KEPT {
+            self.dead.pop_front();
+        }
+        self.dead.push_back(dead);
     }
 
     /// Whether the name that appeared is that of a bind which was told.

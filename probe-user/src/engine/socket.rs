@@ -8,8 +8,8 @@ use crate::{
     address::Address,
     clock::Nanos,
     event::{
-        Actor, AddressState, Holder, PathChange, PathState, Process, SnapshotReason, Socket, SocketId,
-        SocketState,
+        Actor, AddressState, Holder, PathChange, PathState, ProcId, Process, SnapshotReason, Socket,
+        SocketId, SocketState,
     },
 };
 
@@ -107,8 +107,16 @@ impl Engine {
                 .iter()
                 .find(|(id, e)| socket == Some(**id) || inode == Some(e.socket.inode))
                 .map(|(id, _)| *id);
-            if let Some(id) = known {
-                self.bury(&a, id, at);
+            match (known, inode) {
+                (Some(id), _) => self.bury(&a, id, at),
+                (None, Some(inode)) if ledger.told.contains(&inode) => {
+                    let seq = self.next_seq();
+                    if let Some(ledger) = self.addresses.get_mut(&a) {
+                        ledger.bury_unseen(inode, at, seq);
+                    }
+                    self.show_close(&a, None, seq);
+                }
+                (None, _) => {}
             }
             self.settle_soon(&a);
         }
@@ -372,6 +380,13 @@ impl Engine {
             .and_then(|e| e.socket.holders.first())
             .map(|h| h.process);
         ledger.bury(id, at, seq);
+        self.show_close(address, holder, seq);
+    }
+
+    fn show_close(&mut self, address: &Address, holder: Option<ProcId>, seq: u64) {
+        let Some(ledger) = self.addresses.get(address) else {
+            return;
+        };
         for s in ledger.services.clone() {
             let process = holder
                 .and_then(|id| self.services[s].members.get(&id))

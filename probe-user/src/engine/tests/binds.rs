@@ -113,3 +113,27 @@ fn one_bind_and_one_listen_are_each_told_once() {
     w.path_changed(PathChange::Created, Some(50));
     assert_eq!(shown(&w, EventKind::Bind), 2);
 }
+
+#[test]
+fn a_listener_that_no_look_has_seen_ends_once() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.shown.clear();
+    let address: crate::address::Address = SOCK.parse().unwrap();
+    let process = w.processes[&50].clone();
+    w.tell(What::Listen {
+        address: address.clone(),
+        process,
+        socket: None,
+        inode: Some(700),
+    });
+    for _ in 0..2 {
+        w.tell(What::Unlisten {
+            address: address.clone(),
+            socket: None,
+            inode: Some(700),
+        });
+    }
+    assert_eq!(shown(&w, EventKind::Listen), 1);
+    assert_eq!(shown(&w, EventKind::Close), 1);
+}
