@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a structure in this file changes its layout or meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// `TASK_COMM_LEN` of the kernel.
 pub const COMM_LEN: usize = 16;
@@ -20,6 +20,10 @@ pub const ARGV_LEN: usize = 512;
 pub const EXIT_LISTENERS: usize = 16;
 /// File descriptors looked at when a supervised process ends.
 pub const EXIT_FDS: u32 = 2048;
+/// `sizeof(sun_path)`.
+pub const SUN_PATH_LEN: usize = 108;
+/// Bytes kept of the last component of a path, or of an abstract name, to tell whether it is declared.
+pub const NAME_LEN: usize = 64;
 /// `SOCKFS_MAGIC`: inode numbers of other file systems must not be taken for sockets.
 pub const SOCKFS_MAGIC: u64 = 0x534F_434B;
 
@@ -45,11 +49,21 @@ pub enum RecordKind {
     InetBind = 8,
     /// [`InetRecord`], UDP only, from the cgroup hook `sock_release`.
     InetRelease = 9,
+    /// [`InetRecord`], a bind that failed, or that of a TCP socket, from `inet_bind` and `inet6_bind`.
+    InetBound = 10,
+    /// [`UnixRecord`], from `unix_bind`, also where it failed.
+    UnixBind = 11,
+    /// [`UnixRecord`], from `unix_listen`.
+    UnixListen = 12,
+    /// [`UnixRecord`], of a listener or a bound datagram socket, from `unix_release`.
+    UnixRelease = 13,
+    /// [`UnixRecord`], of a listener that takes no more connections, from `unix_shutdown`.
+    UnixShutdown = 14,
 }
 
 impl RecordKind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -59,6 +73,11 @@ impl RecordKind {
         Self::InetUnlisten,
         Self::InetBind,
         Self::InetRelease,
+        Self::InetBound,
+        Self::UnixBind,
+        Self::UnixListen,
+        Self::UnixRelease,
+        Self::UnixShutdown,
     ];
 
     pub fn from_raw(raw: u32) -> Option<Self> {
@@ -77,12 +96,17 @@ impl RecordKind {
             Self::InetUnlisten => "inet-unlisten",
             Self::InetBind => "inet-bind",
             Self::InetRelease => "inet-release",
+            Self::InetBound => "inet-bound",
+            Self::UnixBind => "unix-bind",
+            Self::UnixListen => "unix-listen",
+            Self::UnixRelease => "unix-release",
+            Self::UnixShutdown => "unix-shutdown",
         }
     }
 }
 
 /// Slots of the counters `LOST` and `RECORDS`: one for each kind of record, and slot [`LOST_SUPERVISED`].
-pub const RECORD_KINDS: u32 = 10;
+pub const RECORD_KINDS: u32 = 15;
 
 /// Slot of `LOST` that counts the processes for which `SUPERVISED` had no room: nothing they do is reported.
 pub const LOST_SUPERVISED: u32 = 0;
@@ -241,8 +265,37 @@ pub struct InetRecord {
     pub old_state: u16,
     pub new_state: u16,
     pub pad: u16,
-    /// The local address: 4 bytes used for `AF_INET`.
+    /// The local address: 4 bytes used for `AF_INET`. Of a bind that failed, the address that was asked for.
     pub addr: [u8; 16],
+    /// 0, or `-errno` of a bind that failed.
+    pub error: i32,
+    pub pad2: u32,
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UnixRecord {
+    pub header: Header,
+    /// The process that called. All zero in `UnixRelease`: whoever closes a socket last need not have held it.
+    pub task: Task,
+    /// Socket cookie, 0 where it was not generated yet.
+    pub cookie: u64,
+    /// Inode number of the socket itself, 0 where unknown.
+    pub inode: u64,
+    /// The socket file: inode number, and device of its super block in the kernel's encoding. 0: no file.
+    pub file_ino: u64,
+    pub file_dev: u32,
+    /// Inode number of the network namespace, 0 where unknown.
+    pub netns: u32,
+    /// 0, or `-errno` of a bind that failed.
+    pub error: i32,
+    /// `SOCK_STREAM`, `SOCK_DGRAM` or `SOCK_SEQPACKET`.
+    pub sock_type: u32,
+    /// Bytes of the name that count, more than [`SUN_PATH_LEN`] never. A path may end before, at a NUL; an abstract name
+    /// begins with one.
+    pub name_len: u32,
+    /// As it was given to bind: a path can be relative.
+    pub name: [u8; SUN_PATH_LEN],
 }
 
 /// Value of `SUPERVISED`, keyed by pid.
@@ -272,6 +325,16 @@ pub struct PortKey {
 #[repr(C)]
 pub struct UnitKey {
     pub name: [u8; CGROUP_NAME_LEN],
+}
+
+/// Key of `WANTED_NAME`: the last component of a path, cut so that a NUL ends it; or an abstract name, whose first byte
+/// is NUL, cut to the length of the key. NUL-padded.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct NameKey {
+    pub name: [u8; NAME_LEN],
 }
 
 /// Value of `PAST`, keyed by pid: who a process was that has ended.
@@ -306,8 +369,10 @@ pub struct FileEntry {
 
 /// Index into `CONTROL`. 1: `WANTED_UNIT` is not empty. The exec hook reads no cgroup name otherwise.
 pub const CONTROL_UNITS: u32 = 0;
+/// Index into `CONTROL`. 1: `inet_listen` is traced, so the hook on the TCP state does not tell of listeners that begin.
+pub const CONTROL_INET_LISTEN: u32 = 1;
 /// Size of `CONTROL`.
-pub const CONTROLS: u32 = 1;
+pub const CONTROLS: u32 = 2;
 
 /// This key in `WANTED_INODE`, which no socket has, stands for every socket.
 pub const ALL_SOCKETS: u64 = 0;
@@ -400,6 +465,10 @@ offsets! {
     inet_sport = "inet_sock"."inet_sport";
     net_ns_inum = "net"."ns.inum";
     unix_sock_addr = "unix_sock"."addr";
+    unix_sock_dentry = "unix_sock"."path.dentry";
+    unix_address_len = "unix_address"."len";
+    unix_address_name = "unix_address"."name";
+    dentry_d_inode = "dentry"."d_inode";
 }
 
 /// Facts about the kernel that are no member offsets, and settings fixed at load.
@@ -434,5 +503,5 @@ mod pod {
             unsafe impl aya::Pod for $t {}
         )*};
     }
-    pod!(Supervised, PortKey, UnitKey, Past, Offsets, Settings);
+    pod!(Supervised, PortKey, UnitKey, NameKey, Past, Offsets, Settings);
 }

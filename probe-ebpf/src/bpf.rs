@@ -8,6 +8,7 @@ mod process;
 mod read;
 mod signal;
 mod task;
+mod unix_socket;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

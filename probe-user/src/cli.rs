@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use probe_user::{
     address::Address,
     config::span,
+    kernel::Tier,
     report::{Filter, KindName, LineType},
 };
 
@@ -70,6 +71,10 @@ pub(crate) struct Watch {
     /// Record everything that was observed to this file, for `probe replay`; it tells arguments of processes
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
+
+    /// How events are captured: fentry (kernel functions), tracepoint, or auto: the best that the kernel takes
+    #[arg(long, value_enum, default_value_t = TierChoice::Auto, value_name = "TIER")]
+    pub(crate) tier: TierChoice,
 
     /// Have the eBPF programs log to stderr
     #[arg(long, value_name = "LEVEL")]
@@ -147,6 +152,10 @@ pub(crate) struct Replay {
 /// Print what this kernel offers, how each hook is attached and why, and what cannot be seen
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
+    /// How events are captured: fentry (kernel functions), tracepoint, or auto: the best that the kernel takes
+    #[arg(long, value_enum, default_value_t = TierChoice::Auto, value_name = "TIER")]
+    pub(crate) tier: TierChoice,
+
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -185,6 +194,25 @@ pub(crate) enum BpfLog {
     Info,
     Debug,
     Trace,
+}
+
+/// The tier that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum TierChoice {
+    #[default]
+    Auto,
+    Fentry,
+    Tracepoint,
+}
+
+impl TierChoice {
+    pub(crate) fn wanted(self) -> Option<Tier> {
+        match self {
+            Self::Auto => None,
+            Self::Fentry => Some(Tier::Fentry),
+            Self::Tracepoint => Some(Tier::Tracepoint),
+        }
+    }
 }
 
 /// Options that each make sense and together do not: exit code 2.

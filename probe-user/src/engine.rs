@@ -15,6 +15,7 @@ use crate::{
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
 };
 
+mod bind;
 pub mod finding;
 mod handover;
 mod heartbeat;
@@ -131,6 +132,13 @@ impl Engine {
             } => self.on_exit(process, status, listeners.as_deref()),
             What::Signal(sent) => self.on_signal(sent),
             What::Oom { victim, rss } => self.on_oom(victim, rss),
+            What::Bind {
+                address,
+                process,
+                inode,
+                error,
+                ..
+            } => self.on_bind(&address, process, inode, error),
             What::Listen {
                 address,
                 process,

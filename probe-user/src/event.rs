@@ -389,14 +389,24 @@ pub enum What {
         rss: Option<u64>,
     },
     // Edges: sockets. They name the actor and the moment; the state follows as a level.
-    /// A TCP listener began or a UDP socket was bound.
+    /// A socket was bound, or could not be: `error` is the errno then, and `socket` and `inode` are those of the socket
+    /// that stays without an address. Only the fentry tier tells of it.
+    Bind {
+        address: Address,
+        process: Process,
+        socket: Option<SocketId>,
+        inode: Option<u64>,
+        error: Option<i32>,
+    },
+    /// A listener began, or a datagram socket was bound. UNIX sockets in the fentry tier only.
     Listen {
         address: Address,
         process: Process,
         socket: Option<SocketId>,
         inode: Option<u64>,
     },
-    /// A TCP listener stopped listening (close or shutdown), or a bound UDP socket was released.
+    /// A listener stopped listening (close or shutdown), or a bound datagram socket was released. UNIX sockets in the
+    /// fentry tier only.
     Unlisten {
         address: Address,
         socket: Option<SocketId>,

@@ -23,6 +23,7 @@ use std::{
 use aya::{Ebpf, maps::RingBuf, programs::Program};
 use aya_log::EbpfLogger;
 
+use probe_abi::CONTROL_INET_LISTEN;
 pub use probe_abi::PortKey;
 
 pub use self::{
@@ -30,7 +31,7 @@ pub use self::{
     iterators::Iterators,
     load::{LoadError, LoadOptions, LogLevel, LogLevelError},
     maps::{MapsError, PastProcess, Wanted},
-    plan::Plan,
+    plan::{Plan, Tier},
     ring::Ring,
 };
 use crate::{clock::Nanos, event::ProcId};
@@ -58,7 +59,9 @@ impl Kernel {
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
         let facts = Facts::gather();
         let (mut ebpf, plan) = load::load(options, &facts)?;
-        let maps = maps::Maps::take(&mut ebpf)?;
+        let mut maps = maps::Maps::take(&mut ebpf)?;
+        // Until now both told of the same listeners; nobody has declared any yet.
+        maps.control(CONTROL_INET_LISTEN, plan.is_attached("fexit_inet_listen"))?;
         let wanted = maps::WantedInodes::take(&mut ebpf)?;
         let events = ebpf.take_map("EVENTS").ok_or(MapsError::Absent("EVENTS"))?;
         let buffer = RingBuf::try_from(events).map_err(|source| MapsError::Refused {

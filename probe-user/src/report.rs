@@ -15,7 +15,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 pub use self::{
     filter::{Filter, KindName, LineType},
-    watching::{BlindSpot, CANNOT_SEE, Watching, tracepoint_tier},
+    watching::{BlindSpot, Watching, blind_spots},
 };
 use crate::{clock::Nanos, engine::finding::Effect};
 

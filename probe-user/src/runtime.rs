@@ -25,6 +25,7 @@ use crate::{
         interpreter,
         observer::Observer,
         path, pid_file, process, process_state,
+        socket_names::SocketNames,
     },
     trace,
 };
@@ -75,6 +76,8 @@ pub struct Runtime {
     heartbeats: Heartbeats,
     /// Declared paths by what they are.
     sockets: BTreeMap<PathBuf, Address>,
+    /// Which declared path a UNIX socket of the kernel's records means.
+    names: SocketNames,
     pid_files: BTreeMap<PathBuf, String>,
     /// What the declared executables are, by path.
     exes: BTreeMap<String, FileId>,
@@ -152,6 +155,7 @@ impl Runtime {
         let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
         let ring = kernel.ring().ok_or(RuntimeError::NoRing)?;
         Ok(Self {
+            names: SocketNames::new(sockets.keys().cloned()),
             engine: Engine::new(config.clone(), exes),
             config,
             kernel,
@@ -271,7 +275,12 @@ impl Runtime {
         // Notifications carry no time. They are told before the first exit among the kernel's records, because that a
         // daemon removed its PID file before it exited must be known then, and after what came before that exit.
         let mut records = std::mem::take(&mut self.records);
-        let taken = self.ring.drain(BATCH, |event| records.push(event));
+        let names = &mut self.names;
+        let taken = self.ring.drain(BATCH, |mut event, file| {
+            if names.resolve(&mut event.what, file) {
+                records.push(event);
+            }
+        });
         let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
         // What an end means can hang on what was lost before it.
         if exit.is_some() {
@@ -528,6 +537,7 @@ impl Runtime {
     /// Watches for the last close of every live socket of a declared address.
     fn follow_sockets(&mut self, state: &AddressState) {
         for socket in &state.sockets {
+            self.names.note(socket.inode, &state.address);
             match &state.address {
                 // The kernel reports its end by the port.
                 Address::Udp(_) => {}
@@ -584,7 +594,10 @@ fn who(kernel: &Kernel, pid: u32) -> Option<Actor> {
 /// Adds what the kernel's record leaves out and `/proc` still tells.
 fn complete(event: &mut Event) {
     match &mut event.what {
-        What::Exec { process } | What::Fork { child: process } | What::Listen { process, .. } => {
+        What::Exec { process }
+        | What::Fork { child: process }
+        | What::Bind { process, .. }
+        | What::Listen { process, .. } => {
             complete_process(process);
         }
         What::Signal(sent) => {

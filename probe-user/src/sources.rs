@@ -13,6 +13,7 @@ pub mod pid_file;
 pub mod process;
 pub mod process_state;
 pub mod sock_diag;
+pub mod socket_names;
 #[cfg(feature = "systemd")]
 pub mod systemd;
 

@@ -1,10 +1,17 @@
 //! Limits for everything that waits.
 
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
 /// How long a test waits for anything before it fails. Far longer than anything should take, even on a busy machine:
 /// where a time is a promise, the test checks the time that probe measured.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// `$PROBE_TEST_PATIENCE` says otherwise, in seconds, where the machine is only emulated.
+pub(crate) fn patience() -> Duration {
+    let seconds = env::var("PROBE_TEST_PATIENCE").ok().and_then(|s| s.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(10))
+}
 
 /// A moment until which something must have happened.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +37,12 @@ impl Deadline {
 /// Waits for a condition that nothing announces, looking every few milliseconds.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Deadline::after(PATIENCE);
+    let deadline = Deadline::after(patience());
     while !condition() {
         assert!(
             deadline.left().is_some(),
-            "waited {PATIENCE:?} in vain until {what}"
+            "waited {:?} in vain until {what}",
+            patience()
         );
         std::thread::sleep(Duration::from_millis(3));
     }

@@ -16,7 +16,7 @@ use std::{
 use rustix::io::FdFlags;
 
 use crate::{
-    clock::PATIENCE,
+    clock::patience,
     network::Network,
     process::{self, Proc},
     sandbox::Sandbox,
@@ -176,6 +176,17 @@ impl Daemon {
         answer
     }
 
+    /// Tells it to do something that must fail. Returns why it did.
+    #[track_caller]
+    pub fn fails(&mut self, line: &str) -> String {
+        self.send(line);
+        let answer = self.line(line);
+        match answer.strip_prefix("error ") {
+            Some(why) => why.to_owned(),
+            None => panic!("{line:?} was to fail, and was answered by {answer:?}"),
+        }
+    }
+
     /// Tells it to do something that it will not live to answer.
     #[track_caller]
     pub fn send(&mut self, line: &str) {
@@ -239,10 +250,10 @@ impl Daemon {
 
     #[track_caller]
     fn line(&mut self, awaited: &str) -> String {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(patience()) {
             Ok(line) => line,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                panic!("the daemon did not answer {awaited:?} within {PATIENCE:?}")
+                panic!("the daemon did not answer {awaited:?} within {:?}", patience())
             }
             Err(mpsc::RecvTimeoutError::Disconnected) if self.first.is_alive() => {
                 panic!("the daemon closed its output instead of answering {awaited:?}")

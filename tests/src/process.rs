@@ -12,7 +12,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::clock::PATIENCE;
+use crate::clock::patience;
 
 /// A process that is killed when this is dropped.
 #[derive(Debug)]
@@ -82,17 +82,18 @@ impl Proc {
 
     /// Whether it ends within the time that a test waits.
     pub(crate) fn ends_in_time(&self) -> bool {
-        ended(&self.fd, PATIENCE)
+        ended(&self.fd, patience())
     }
 
     /// Waits for the end of a process, ours or not.
     #[track_caller]
     pub fn wait_gone(&self) {
         assert!(
-            ended(&self.fd, PATIENCE),
-            "{} ({}) still runs after {PATIENCE:?}",
+            ended(&self.fd, patience()),
+            "{} ({}) still runs after {:?}",
             self.name,
-            self.pid
+            self.pid,
+            patience()
         );
     }
 
@@ -110,7 +111,7 @@ impl Drop for Proc {
         if let Some(child) = &mut self.child {
             let _ = child.wait();
         } else {
-            ended(&self.fd, PATIENCE);
+            ended(&self.fd, patience());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     collections::BTreeSet,
     env, fs,
-    io::Read,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use crate::{
     ask,
     binaries::{probe_binary, test_name},
-    clock::{Deadline, PATIENCE},
+    clock::{Deadline, patience},
     daemon::Daemon,
     log::{Finding, Line, Log, NotSeen},
     process::{self, Proc},
@@ -68,6 +68,7 @@ impl Watch {
         command
             .args(["watch", "--json", "--record"])
             .arg(&trace)
+            .args(tier())
             .args(args);
         let mut proc = Proc::spawn(
             command
@@ -288,7 +289,8 @@ impl Watch {
     fn finish(&mut self, printed: impl Fn(&Finding) -> bool) {
         if !self.proc.ends_in_time() {
             self.fail(&format!(
-                "probe still runs {PATIENCE:?} after it should have ended"
+                "probe still runs {:?} after it should have ended",
+                patience()
             ));
         }
         let status = self.proc.wait();
@@ -307,6 +309,7 @@ impl Watch {
         }
         let watched: Vec<String> = finding_lines(&self.log.lines());
         self.keep();
+        self.tell_findings();
         let replayed = replay(&self.trace);
         let replayed: Vec<String> = replayed
             .into_iter()
@@ -335,11 +338,31 @@ impl Watch {
             .unwrap_or_else(|e| panic!("cannot keep the recording in {}: {e}", dir.display()));
     }
 
+    /// Adds what it found to the file that `PROBE_TEST_FINDINGS` names: whoever runs the same tests on several tiers or
+    /// kernels compares.
+    fn tell_findings(&self) {
+        let Some(file) = env::var_os("PROBE_TEST_FINDINGS") else {
+            return;
+        };
+        let found: BTreeSet<String> = findings(&self.log.lines())
+            .filter(|f| f.state == "opened")
+            .map(|f| format!("{} {}", f.kind, f.service))
+            .collect();
+        let found: Vec<String> = found.into_iter().collect();
+        let line = format!("{}: {}\n", test_name(), found.join(", "));
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&file)
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .unwrap_or_else(|e| panic!("cannot write {}: {e}", file.display()));
+    }
+
     #[track_caller]
     fn wait<T>(&self, what: &str, find: impl Fn(&[Line]) -> Option<T>) -> T {
-        match self.log.wait(self.from.get(), Deadline::after(PATIENCE), find) {
+        match self.log.wait(self.from.get(), Deadline::after(patience()), find) {
             Ok(found) => found,
-            Err(NotSeen::InTime) => self.fail(&format!("waited {PATIENCE:?} in vain for {what}")),
+            Err(NotSeen::InTime) => self.fail(&format!("waited {:?} in vain for {what}", patience())),
             Err(NotSeen::BeforeTheEnd) => self.fail(&format!("probe ended before {what}")),
         }
     }
@@ -367,6 +390,11 @@ impl Drop for Watch {
             "a test must end with Watch::stop, which replays the recording"
         );
     }
+}
+
+/// The tier that `PROBE_TEST_TIER` asks for.
+fn tier() -> Vec<String> {
+    env::var("PROBE_TEST_TIER").map_or(Vec::new(), |tier| vec!["--tier".to_owned(), tier])
 }
 
 /// Nothing of the machine that recorded it stands in a fixture.

@@ -6,6 +6,7 @@ mod build_ebpf;
 mod child;
 mod demo;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::Args),
     /// Record the findings of the traces under tests/traces anew, as the expected ones
     Bless(bless::Args),
+    /// Run the kernel tests on Debian's kernels, each in a virtual machine
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +51,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bless(args) => bless::run(&args),
+        Command::Vm(args) => vm::run(&args),
     }
 }

@@ -38,3 +38,17 @@ pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
         .context("cargo metadata names no target directory")?;
     Ok(PathBuf::from(directory))
 }
+
+/// Where downloads and tools are kept between runs, outside of the repository.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    // An empty variable counts as unset.
+    let directory = |name| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    directory("PROBE_CACHE")
+        .or_else(|| Some(directory("XDG_CACHE_HOME")?.join("probe")))
+        .or_else(|| Some(directory("HOME")?.join(".cache/probe")))
+        .context("none of PROBE_CACHE, XDG_CACHE_HOME and HOME says where downloads are kept")
+}

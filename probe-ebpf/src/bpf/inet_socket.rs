@@ -4,20 +4,24 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock,
     helpers::{bpf_get_current_task, generated::bpf_get_socket_cookie},
-    macros::{cgroup_sock, raw_tracepoint},
-    programs::{RawTracePointContext, SockContext},
+    macros::{cgroup_sock, fentry, fexit, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, RawTracePointContext, SockContext},
 };
 use aya_log_ebpf::debug;
-use probe_abi::{ABSENT, InetRecord, PortKey, RecordKind};
+use probe_abi::{ABSENT, CONTROL_INET_LISTEN, InetRecord, PortKey, RecordKind};
 
 use super::{
     emit::emit,
-    maps::WANTED_PORT,
+    maps::{WANTED_PORT, control},
     read::{Object, offset},
     task,
 };
 
 const AF_INET: u16 = 2;
+/// Where the port and the address lie in `sockaddr_in` and `sockaddr_in6`.
+const SIN_PORT: u32 = 2;
+const SIN_ADDR: u32 = 4;
+const SIN6_ADDR: u32 = 8;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const TCP_CLOSE: u32 = 7;
@@ -60,7 +64,7 @@ pub(super) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     let old: u32 = ctx.arg(1);
     let new: u32 = ctx.arg(2);
     let listens = new == TCP_LISTEN;
-    if !listens && !(old == TCP_LISTEN && new == TCP_CLOSE) {
+    if !listens && !(old == TCP_LISTEN && new == TCP_CLOSE) || listens && control(CONTROL_INET_LISTEN) {
         return 0;
     }
     let sock = Object(ctx.arg(0));
@@ -153,4 +157,105 @@ pub(super) fn sock_release(ctx: SockContext) -> i32 {
         record.port = port;
     });
     1
+}
+
+/// The `struct socket *` that a traced function of the protocol family gets first.
+#[inline(always)]
+fn sock_of(socket: *const core::ffi::c_void) -> Object {
+    Object(socket as u64).follow(offset!(socket_sk))
+}
+
+/// `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)`, and its result. The address is the kernel's
+/// copy of what the caller gave.
+#[inline(always)]
+fn bind_ended(ctx: &FExitContext) {
+    let sock = sock_of(ctx.arg(0));
+    let given = Object(ctx.arg::<*const core::ffi::c_void>(1) as u64);
+    let error: i32 = ctx.arg(3);
+    let protocol: u16 = sock.read(offset!(sock_protocol));
+    let port = if error == 0 {
+        sock.read(offset!(sock_num))
+    } else {
+        u16::from_be(given.read(SIN_PORT))
+    };
+    if !is_wanted(protocol, port) {
+        return;
+    }
+    debug!(ctx, "port {} of protocol {} bound: {}", port, protocol, error);
+    let kind = if error == 0 && protocol == IPPROTO_UDP {
+        RecordKind::InetBind
+    } else {
+        RecordKind::InetBound
+    };
+    emit(kind, |record: &mut InetRecord| {
+        describe(record, sock);
+        if error != 0 {
+            record.error = error;
+            if record.family == AF_INET {
+                given.inside(SIN_ADDR).bytes(&raw mut record.addr, 4);
+            } else {
+                given.inside(SIN6_ADDR).bytes(&raw mut record.addr, 16);
+            }
+        }
+        // SAFETY: gives the current task, which lives as long as the program runs.
+        task::describe(&raw mut record.task, Object(unsafe { bpf_get_current_task() }));
+        record.protocol = protocol;
+        record.port = port;
+    });
+}
+
+#[fexit(function = "inet_bind")]
+pub(super) fn fexit_inet_bind(ctx: FExitContext) -> i32 {
+    bind_ended(&ctx);
+    0
+}
+
+#[fexit(function = "inet6_bind")]
+pub(super) fn fexit_inet6_bind(ctx: FExitContext) -> i32 {
+    bind_ended(&ctx);
+    0
+}
+
+/// `int inet_listen(struct socket *sock, int backlog)`, and its result. The port is known here also where nothing was
+/// bound before.
+#[fexit(function = "inet_listen")]
+pub(super) fn fexit_inet_listen(ctx: FExitContext) -> i32 {
+    let error: i32 = ctx.arg(2);
+    let sock = sock_of(ctx.arg(0));
+    let protocol: u16 = sock.read(offset!(sock_protocol));
+    let port: u16 = sock.read(offset!(sock_num));
+    if error != 0 || protocol != IPPROTO_TCP || !is_wanted(protocol, port) {
+        return 0;
+    }
+    debug!(&ctx, "tcp port {} listens", port);
+    emit(RecordKind::InetListen, |record: &mut InetRecord| {
+        describe(record, sock);
+        // SAFETY: gives the current task, which lives as long as the program runs.
+        task::describe(&raw mut record.task, Object(unsafe { bpf_get_current_task() }));
+        record.protocol = protocol;
+        record.port = port;
+        record.new_state = TCP_LISTEN as u16;
+    });
+    0
+}
+
+/// `int inet_release(struct socket *sock)`, which `inet6_release` calls too. UDP only: of a TCP listener the hook on the
+/// state tells, which sees `shutdown` as well.
+#[fentry(function = "inet_release")]
+pub(super) fn fentry_inet_release(ctx: FEntryContext) -> i32 {
+    let sock = sock_of(ctx.arg(0));
+    if sock.is_null() || sock.read::<u16>(offset!(sock_protocol)) != IPPROTO_UDP {
+        return 0;
+    }
+    let port: u16 = sock.read(offset!(sock_num));
+    if !is_wanted(IPPROTO_UDP, port) {
+        return 0;
+    }
+    debug!(&ctx, "udp port {} released", port);
+    emit(RecordKind::InetRelease, |record: &mut InetRecord| {
+        describe(record, sock);
+        record.protocol = IPPROTO_UDP;
+        record.port = port;
+    });
+    0
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_abi::{CONTROLS, Past, PortKey, RECORD_KINDS, Supervised, UnitKey};
+use probe_abi::{CONTROLS, NameKey, Past, PortKey, RECORD_KINDS, SUN_PATH_LEN, Supervised, UnitKey};
 
 /// Records for user space. The size is set at load.
 #[map]
@@ -34,6 +34,10 @@ pub(super) static WANTED_UNIT: HashMap<UnitKey, u8> = HashMap::with_max_entries(
 #[map]
 pub(super) static WANTED_PORT: HashMap<PortKey, u8> = HashMap::with_max_entries(4096, 0);
 
+/// Names of declared UNIX sockets.
+#[map]
+pub(super) static WANTED_NAME: HashMap<NameKey, u8> = HashMap::with_max_entries(4096, 0);
+
 /// Inode numbers of the sockets whose holders the iterator over open files looks for.
 #[map]
 pub(super) static WANTED_INODE: HashMap<u64, u8> = HashMap::with_max_entries(65536, 0);
@@ -46,6 +50,20 @@ pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(163
 /// kernel does not run one program twice on one CPU at a time.
 #[map]
 pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where the programs on UNIX sockets look for the last component of a path. What lies in a map the verifier does not
+/// follow, so a loop over it stays one path; on the stack it would be one for each place of a slash.
+#[repr(C)]
+pub(super) struct NameScratch {
+    pub(super) path: [u8; SUN_PATH_LEN],
+    /// Where the last component begins.
+    pub(super) start: u32,
+}
+
+/// One slot for each program that uses it: the kernel does not run one program twice on one CPU at a time, but another may
+/// run between.
+#[map]
+pub(super) static NAME_SCRATCH: PerCpuArray<NameScratch> = PerCpuArray::with_max_entries(4, 0);
 
 /// Switches that change while the programs run; see `probe_abi::CONTROL_*`.
 #[map]

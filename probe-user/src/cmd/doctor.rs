@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use probe_user::{
     kernel::{
-        Facts, Kernel, LoadOptions, Plan,
+        Facts, Kernel, LoadOptions,
         facts::Availability,
-        plan::{Outcome, Planned},
+        plan::{Planned, Tier},
     },
-    report::CANNOT_SEE,
+    report::blind_spots,
 };
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ struct Report {
     hooks: Vec<HookRow>,
     /// Why nothing could be loaded at all.
     problem: Option<String>,
-    /// What the tier never sees, whatever the kernel.
+    /// What the attached hooks never see.
     cannot_see: Vec<&'static str>,
 }
 
@@ -44,12 +44,12 @@ struct HookRow {
     /// How it is attached, or would be.
     by: String,
     gives: &'static str,
-    /// Why it is not attached.
+    /// Why it is not attached, or not in the better way.
     reason: Option<String>,
 }
 
 pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
-    let report = gather();
+    let report = gather(args.tier.wanted());
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
@@ -60,15 +60,17 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn gather() -> Report {
-    let mut report = Report {
-        cannot_see: CANNOT_SEE.map(|(what, _)| what).to_vec(),
-        ..Report::default()
+fn gather(tier: Option<Tier>) -> Report {
+    let mut report = Report::default();
+    let options = LoadOptions {
+        tier,
+        ..LoadOptions::default()
     };
     // Loading is the only way to know: what a kernel says it supports and what it lets this process do differ.
-    let facts = match Kernel::load(&LoadOptions::default()) {
+    let facts = match Kernel::load(&options) {
         Ok(kernel) => {
             report.hooks = kernel.plan().hooks.iter().map(row).collect();
+            report.cannot_see = blind_spots(kernel.plan()).map(|b| b.what).collect();
             kernel.facts().clone()
         }
         Err(e) => {
@@ -83,18 +85,15 @@ fn gather() -> Report {
 
 fn row(planned: &Planned) -> HookRow {
     let hook = planned.hook;
-    let reason = match &planned.outcome {
-        Outcome::Attached => None,
-        Outcome::Refused(reason) | Outcome::Skipped(reason) => Some(reason.clone()),
-    };
+    let candidate = planned.attached.unwrap_or(&hook.candidates[0]);
     HookRow {
         hook: hook.name,
         subject: hook.subject,
-        attached: reason.is_none(),
-        tier: reason.is_none().then_some(Plan::TIER),
-        by: hook.attach.to_string(),
+        attached: planned.attached.is_some(),
+        tier: planned.tier().map(Tier::name),
+        by: candidate.attach.to_string(),
         gives: hook.gives,
-        reason,
+        reason: planned.reason(),
     }
 }
 
@@ -166,11 +165,14 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
             h.gives
         )?;
         match &h.reason {
+            Some(reason) if h.attached => writeln!(out, "; second best: {reason}")?,
             Some(reason) => writeln!(out, "; not attached: {reason}")?,
             None => writeln!(out)?,
         }
     }
-    writeln!(out, "\nthis tier cannot see")?;
+    if !report.cannot_see.is_empty() {
+        writeln!(out, "\nprobe cannot see here")?;
+    }
     for what in &report.cannot_see {
         writeln!(out, "  - {what}")?;
     }
@@ -235,7 +237,7 @@ hooks
   ok  exit        tracepoint  raw tracepoint sched_process_exit: the end of processes
   no  post_bind4  -           cgroup socket hook: when UDP sockets are bound; not attached: cgroup v2 is not mounted
 
-this tier cannot see
+probe cannot see here
   - binds that fail
 "
         );

@@ -17,7 +17,7 @@ use probe_user::{
     engine::Effect,
     event::Event,
     kernel::{Kernel, LoadOptions, LogLevel},
-    report::{Reporter, Watching as WatchingLine, tracepoint_tier},
+    report::{Reporter, Watching as WatchingLine},
     runtime::{Runtime, exe_ids},
     sources::observer::{KernelTables, Observer},
     trace,
@@ -31,6 +31,7 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
     let declared = declared(args)?;
     let mut kernel = Kernel::load(&LoadOptions {
         bpf_log: args.bpf_log.map(log_level),
+        tier: args.tier.wanted(),
         ..LoadOptions::default()
     })?;
     let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
                 epoch: epoch.clone(),
                 wall_offset_ns,
                 kernel: kernel.facts().release.clone(),
-                tier: tracepoint_tier(),
+                tier: kernel.plan().tiers(),
                 config: config.clone(),
                 exes: exes.clone(),
             };
@@ -205,7 +206,7 @@ impl Watching {
         let mut first = Vec::new();
         self.runtime.begin(&mut |e| first.push(e.clone()));
         for (service, main) in config.services.iter().zip(self.runtime.mains()) {
-            let line = WatchingLine::on_tracepoints(service, main);
+            let line = WatchingLine::new(service, main, self.runtime.kernel().plan());
             self.out.reporter.watching(&mut self.out.out, &line)?;
         }
         for effect in &first {

@@ -15,6 +15,10 @@ pub(super) struct AddressLedger {
     /// Services that declare it.
     pub(super) services: Vec<usize>,
     pub(super) live: BTreeMap<SocketId, Entry>,
+    /// Inodes of sockets whose beginning an edge has told: the level tells of them no more.
+    pub(super) told: VecDeque<u64>,
+    /// The socket of a bind that an edge has told: the name that appears with it is no news.
+    pub(super) bound: Option<Bound>,
     pub(super) dead: VecDeque<Dead>,
     /// Holders that may belong to no service, to be named.
     pub(super) strangers: BTreeMap<ProcId, Process>,
@@ -26,6 +30,14 @@ pub(super) struct AddressLedger {
     pub(super) error: Option<String>,
     /// Asking again until it is ready or settled: next wait, and when to give up.
     pub(super) pending: Option<Pending>,
+}
+
+/// A bind that an edge has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bound {
+    inode: u64,
+    /// The directory has told of the name.
+    named: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -130,10 +142,9 @@ impl AddressLedger {
 
     pub(super) fn bury(&mut self, id: SocketId, at: Nanos, seq: u64) {
         let Some(e) = self.live.remove(&id) else { return };
-        if self.dead.len() == KEPT {
-            self.dead.pop_front();
-        }
-        self.dead.push_back(Dead {
+        // A socket that was shut down can listen again.
+        self.told.retain(|inode| *inode != e.socket.inode);
+        self.remember(Dead {
             inode: e.socket.inode,
             file: e.socket.file,
             holders: e.last_holders,
@@ -147,6 +158,57 @@ impl AddressLedger {
             self.changes.pop_front();
         }
         self.changes.push_back(change);
+    }
+
+    /// A socket was bound to the path.
+    pub(super) fn note_bound(&mut self, inode: u64) {
+        if self.bound.is_none_or(|b| b.inode != inode) {
+            self.bound = Some(Bound { inode, named: false });
+        }
+    }
+
+    /// A listener ended that an edge told of and no level: it lived too shortly.
+    pub(super) fn bury_unseen(&mut self, inode: u64, at: Nanos, seq: u64) {
+        self.told.retain(|i| *i != inode);
+        self.remember(Dead {
+            inode,
+            file: None,
+            holders: Vec::new(),
+            at,
+            seq,
+        });
+    }
+
+    fn remember(&mut self, dead: Dead) {
+        if self.dead.len() == KEPT {
+            self.dead.pop_front();
+        }
+        self.dead.push_back(dead);
+    }
+
+    /// Whether the name that appeared is that of a bind which was told.
+    pub(super) fn is_told_name(&mut self) -> bool {
+        self.bound
+            .as_mut()
+            .is_some_and(|b| !std::mem::replace(&mut b.named, true))
+    }
+
+    pub(super) fn listens(&self, inode: u64) -> bool {
+        self.live
+            .values()
+            .any(|e| e.socket.inode == inode && e.is_listening())
+    }
+
+    /// Remembers that an edge told of this listener. `false`: it had already.
+    pub(super) fn tell_once(&mut self, inode: u64) -> bool {
+        if self.told.contains(&inode) {
+            return false;
+        }
+        if self.told.len() == KEPT {
+            self.told.pop_front();
+        }
+        self.told.push_back(inode);
+        true
     }
 
     /// The dead socket that the file was bound to.

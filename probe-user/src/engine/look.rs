@@ -21,6 +21,9 @@ impl Engine {
 
     pub(super) fn on_process_state(&mut self, state: ProcessState) {
         let at = self.at;
+        if state.run == RunState::Gone {
+            self.forget_refused(state.process);
+        }
         for s in self.member_of.get(&state.process).cloned().unwrap_or_default() {
             let Some(m) = self.services[s].members.get_mut(&state.process) else {
                 continue;

@@ -383,6 +383,7 @@ impl Engine {
             self.meet(process.clone(), Met::Edge);
         }
         self.ended.insert(id, status);
+        self.forget_refused(id);
         let services = self.member_of.get(&id).cloned().unwrap_or_default();
         let elsewhere: Vec<bool> = services.iter().map(|s| self.counts_elsewhere(*s, &id)).collect();
         self.member_of.remove(&id);

@@ -3,6 +3,7 @@
 
 mod accept_stall;
 mod address_taken;
+mod bind_refused;
 mod crash_loop;
 mod crashed;
 mod duplicate_instance;
@@ -104,6 +105,7 @@ pub(super) fn judge(engine: &Engine, s: usize) -> Verdict {
         unhandled_signal::judge,
         killed_while_stopping::judge,
         address_taken::judge,
+        bind_refused::judge,
         pid_file_mismatch::judge,
         crash_loop::judge,
         stopped::judge,
@@ -142,6 +144,7 @@ pub(super) fn resolution(engine: &Engine, s: usize, was: &Condition) -> String {
         Kind::NotListening => not_listening::resolution(&view, was),
         Kind::StalePidFile => stale_pid_file::resolution(&view),
         Kind::AddressTaken => address_taken::resolution(&view, was),
+        Kind::BindRefused => bind_refused::resolution(&view, was),
         Kind::Stopped => stopped::resolution(&view),
         Kind::CrashLoop => crash_loop::resolution(&view),
         Kind::SlowStop => "the process has ended".to_owned(),

@@ -8,8 +8,8 @@ use crate::{
     address::Address,
     clock::Nanos,
     event::{
-        Actor, AddressState, Holder, PathChange, PathState, Process, SnapshotReason, Socket, SocketId,
-        SocketState,
+        Actor, AddressState, Holder, PathChange, PathState, ProcId, Process, SnapshotReason, Socket,
+        SocketId, SocketState,
     },
 };
 
@@ -43,6 +43,8 @@ impl Engine {
             let Some(ledger) = self.addresses.get_mut(&a) else {
                 continue;
             };
+            // `listen` can be called again, with another backlog.
+            let again = inode.is_some_and(|inode| !ledger.tell_once(inode) || ledger.listens(inode));
             if let (Some(id), Some(inode)) = (socket, inode)
                 && !ledger.dead.iter().any(|d| d.inode == inode)
             {
@@ -64,8 +66,15 @@ impl Engine {
                 let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
                 entry.socket.state = SocketState::Listening;
             }
+            if let Some(inode) = inode.filter(|_| a.path().is_some()) {
+                ledger.note_bound(inode);
+            }
             let services = ledger.services.clone();
             for s in services {
+                self.note_bind(s, &a, &process, None, seq);
+                if again {
+                    continue;
+                }
                 if self.hold(s, &process, &a, None) {
                     self.effects.push(Effect::Resync(SnapshotReason::Interval));
                 }
@@ -99,8 +108,16 @@ impl Engine {
                 .iter()
                 .find(|(id, e)| socket == Some(**id) || inode == Some(e.socket.inode))
                 .map(|(id, _)| *id);
-            if let Some(id) = known {
-                self.bury(&a, id, at);
+            match (known, inode) {
+                (Some(id), _) => self.bury(&a, id, at),
+                (None, Some(inode)) if ledger.told.contains(&inode) => {
+                    let seq = self.next_seq();
+                    if let Some(ledger) = self.addresses.get_mut(&a) {
+                        ledger.bury_unseen(inode, at, seq);
+                    }
+                    self.show_close(&a, None, seq);
+                }
+                (None, _) => {}
             }
             self.settle_soon(&a);
         }
@@ -128,6 +145,11 @@ impl Engine {
         };
         let services = ledger.services.clone();
         let seq = self.next_seq();
+        let told = change == PathChange::Created
+            && self
+                .addresses
+                .get_mut(address)
+                .is_some_and(AddressLedger::is_told_name);
         for s in services {
             if let Some(a) = &actor
                 && let Some(m) = self.services[s].members.get_mut(&a.id)
@@ -142,6 +164,10 @@ impl Engine {
                     }
                     PathChange::RenamedTo => m.cleaned_up = false,
                 }
+            }
+            self.touched.insert(s);
+            if told {
+                continue;
             }
             let by = actor.as_ref().map_or("somebody".to_owned(), describe);
             let (kind, verb) = match change {
@@ -166,7 +192,6 @@ impl Engine {
                 facts,
                 format!("{by} {verb} {name}"),
             );
-            self.touched.insert(s);
         }
         if let Some(ledger) = self.addresses.get_mut(address) {
             ledger.note(Change {
@@ -279,7 +304,8 @@ impl Engine {
             }
         }
         // The first snapshot tells what was there before, and TCP tells of a listener by itself.
-        if began && self.joined && address.inet().is_none() {
+        let told = ledger.told.contains(&socket.inode);
+        if began && self.joined && address.inet().is_none() && !told {
             let services = ledger.services.clone();
             let holder = socket.holders.first().map(|h| h.process);
             for s in services {
@@ -340,7 +366,7 @@ impl Engine {
     }
 
     /// The declared addresses that a socket at `seen` serves.
-    fn declared_as(&self, seen: &Address) -> Vec<Address> {
+    pub(super) fn declared_as(&self, seen: &Address) -> Vec<Address> {
         let fits = |a: &&Address| match (a, seen) {
             (Address::Tcp(want), Address::Tcp(have)) | (Address::Udp(want), Address::Udp(have)) => {
                 want.port == have.port && have.ip.is_none_or(|ip| want.is_served_by(ip))
@@ -361,6 +387,13 @@ impl Engine {
             .and_then(|e| e.socket.holders.first())
             .map(|h| h.process);
         ledger.bury(id, at, seq);
+        self.show_close(address, holder, seq);
+    }
+
+    fn show_close(&mut self, address: &Address, holder: Option<ProcId>, seq: u64) {
+        let Some(ledger) = self.addresses.get(address) else {
+            return;
+        };
         for s in ledger.services.clone() {
             let process = holder
                 .and_then(|id| self.services[s].members.get(&id))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
+    address::Address,
     clock::Nanos,
     config::Service,
     event::{
@@ -258,7 +259,18 @@ pub(super) struct ServiceState {
     pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.
     pub(super) down: Option<(Nanos, u64)>,
+    /// Binds that failed, of processes that live and have not bound the address since.
+    pub(super) refused: BTreeMap<Address, RefusedBind>,
     pub(super) open: BTreeMap<super::verdict::Key, Open>,
+}
+
+/// A bind that failed.
+#[derive(Debug)]
+pub(super) struct RefusedBind {
+    pub(super) process: Process,
+    pub(super) errno: i32,
+    pub(super) at: Nanos,
+    pub(super) seq: u64,
 }
 
 impl ServiceState {
@@ -281,6 +293,7 @@ impl ServiceState {
             unconfirmed: VecDeque::new(),
             beat: None,
             down: None,
+            refused: BTreeMap::new(),
             open: BTreeMap::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! The engine on a simulated clock. Each test tells a story in events and says what must be found.
 
 mod asked_stops;
+mod binds;
 mod episodes;
 mod handover;
 mod healthy;

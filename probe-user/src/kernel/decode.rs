@@ -1,10 +1,15 @@
 //! Records of the kernel, as events. Total: whatever the bytes are, there is an event or an error.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    ffi::OsStr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
 
 use probe_abi::{
     ExePath, ExecRecord, ExitRecord, ForkRecord, Header, InetRecord, OomRecord, RecordKind, SignalRecord,
-    Task,
+    Task, UnixRecord,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -16,8 +21,11 @@ use crate::{
         TimeSource, What,
     },
     signal::Signal,
+    sources::sock_diag::abstract_name,
 };
 
+/// `SOCK_DGRAM`: a bound one serves, there is nothing to listen for.
+const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 
@@ -35,6 +43,8 @@ pub enum DecodeError {
         "a record of a socket has family {family} and protocol {protocol}, expected TCP or UDP over IPv4 or IPv6"
     )]
     Socket { family: u16, protocol: u16 },
+    #[error("a record of a UNIX socket has no name")]
+    NoName,
 }
 
 /// # Errors
@@ -74,6 +84,21 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
                 inode,
             }
         }
+        RecordKind::InetBound => {
+            let record: &InetRecord = record(kind, bytes)?;
+            let (address, socket, inode) = socket(record)?;
+            What::Bind {
+                address,
+                process: process(&record.task, None),
+                socket,
+                inode,
+                error: errno(record.error),
+            }
+        }
+        RecordKind::UnixBind
+        | RecordKind::UnixListen
+        | RecordKind::UnixRelease
+        | RecordKind::UnixShutdown => unix(kind, record(kind, bytes)?)?,
     };
     Ok(Event {
         at: Nanos(header.at),
@@ -181,6 +206,69 @@ fn socket(record: &InetRecord) -> Result<(Address, Option<SocketId>, Option<u64>
     };
     let known = |n: u64| (n != 0).then_some(n);
     Ok((address, known(record.cookie).map(SocketId), known(record.inode)))
+}
+
+fn errno(error: i32) -> Option<i32> {
+    (error != 0).then_some(error.saturating_neg())
+}
+
+/// A path as it was given to bind: it can be relative.
+fn unix(kind: RecordKind, record: &UnixRecord) -> Result<What, DecodeError> {
+    let name = record
+        .name
+        .get(..record.name_len as usize)
+        .unwrap_or(&record.name);
+    let address = match name {
+        [] => return Err(DecodeError::NoName),
+        [0, name @ ..] => Address::Abstract(abstract_name(name)),
+        path => {
+            let end = path.iter().position(|b| *b == 0).unwrap_or(path.len());
+            Address::Unix(Path::new(OsStr::from_bytes(&path[..end])).components().collect())
+        }
+    };
+    let known = |n: u64| (n != 0).then_some(n);
+    let (socket, inode) = (known(record.cookie).map(SocketId), known(record.inode));
+    let process = process(&record.task, None);
+    Ok(match kind {
+        RecordKind::UnixListen => What::Listen {
+            address,
+            process,
+            socket,
+            inode,
+        },
+        RecordKind::UnixBind if record.error == 0 && record.sock_type == SOCK_DGRAM => What::Listen {
+            address,
+            process,
+            socket,
+            inode,
+        },
+        RecordKind::UnixBind => What::Bind {
+            address,
+            process,
+            socket,
+            inode,
+            error: errno(record.error),
+        },
+        _ => What::Unlisten {
+            address,
+            socket,
+            inode,
+        },
+    })
+}
+
+/// The file that the socket of a record is bound to, with its whole inode number.
+pub fn socket_file(bytes: &[u8]) -> Option<FileId> {
+    let (header, _) = Header::ref_from_prefix(bytes).ok()?;
+    let of_unix = matches!(
+        RecordKind::from_raw(header.kind)?,
+        RecordKind::UnixBind | RecordKind::UnixListen | RecordKind::UnixRelease | RecordKind::UnixShutdown
+    );
+    let record = UnixRecord::ref_from_bytes(bytes).ok().filter(|_| of_unix)?;
+    (record.file_ino != 0).then_some(FileId {
+        dev: record.file_dev,
+        ino: record.file_ino,
+    })
 }
 
 /// A process as a record describes it, with the path of its executable where there is one.
@@ -392,6 +480,33 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_bind_has_its_error_and_a_name_its_end() {
+        let mut record = UnixRecord {
+            header: header(RecordKind::UnixBind),
+            task: task(),
+            error: -98,
+            name_len: 12,
+            name: padded("/run//a.sock\0rest"),
+            ..zeroed()
+        };
+        let bind = |record: &UnixRecord| match decode(record.as_bytes()).unwrap().what {
+            What::Bind { address, error, .. } => (address.to_string(), error),
+            what => panic!("{what:?}"),
+        };
+        assert_eq!(bind(&record), ("unix:/run/a.sock".to_owned(), Some(98)));
+        (record.error, record.name_len) = (0, 14);
+        assert_eq!(bind(&record), ("unix:/run/a.sock".to_owned(), None));
+        (record.name, record.name_len) = (padded("\0name"), 5);
+        assert_eq!(bind(&record), ("unix:@name".to_owned(), None));
+        record.name_len = u32::MAX;
+        assert!(decode(record.as_bytes()).is_ok());
+        record.name_len = 0;
+        assert_eq!(decode(record.as_bytes()), Err(DecodeError::NoName));
+        (record.file_ino, record.file_dev) = (7, 1);
+        assert_eq!(socket_file(record.as_bytes()), Some(FileId { dev: 1, ino: 7 }));
+    }
+
+    #[test]
     fn any_bytes_end_in_an_event_or_an_error() {
         // Deterministic noise: every kind, every length near the right ones.
         let mut state = 1_u64;
@@ -401,13 +516,25 @@ mod tests {
                 .wrapping_add(1_442_695_040_888_963_407);
             (state >> 56) as u8
         };
-        for kind in 0..12_u32 {
-            for len in (0..32).chain([224, 272, 288, 368, 744, 1008, 1009, 4096]) {
+        for kind in 0..17_u32 {
+            for len in (0..32).chain([
+                224,
+                272,
+                288,
+                368,
+                744,
+                1008,
+                1009,
+                size_of::<UnixRecord>(),
+                size_of::<InetRecord>(),
+                4096,
+            ]) {
                 let mut bytes: Vec<u8> = (0..len).map(|_| noise()).collect();
                 if let Some(start) = bytes.get_mut(..4) {
                     start.copy_from_slice(&kind.to_ne_bytes());
                 }
                 let _ = decode(&bytes);
+                let _ = socket_file(&bytes);
             }
         }
         assert_eq!(

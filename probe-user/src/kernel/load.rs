@@ -4,7 +4,7 @@ use std::{fs, path::Path, str::FromStr};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
-    programs::{CgroupAttachMode, CgroupSock, Iter, ProgramError, RawTracePoint},
+    programs::{CgroupAttachMode, CgroupSock, FEntry, FExit, Iter, ProgramError, RawTracePoint},
 };
 use probe_abi::Offsets;
 
@@ -13,7 +13,7 @@ use super::{
     facts::{Availability, Facts},
     maps::MapsError,
     offsets::{VMLINUX, offsets, settings},
-    plan::{Attach, HOOKS, Hook, Outcome, Plan, Planned, obstacle},
+    plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle},
 };
 
 /// The programs, as built by `cargo xtask build-ebpf`.
@@ -56,6 +56,8 @@ impl FromStr for LogLevel {
 pub struct LoadOptions {
     /// `None`: the verifier removes every log line, and they cost nothing.
     pub bpf_log: Option<LogLevel>,
+    /// Only this tier, wherever a hook has a way in it. `None`: the best way that the kernel takes.
+    pub tier: Option<Tier>,
     /// Rounded up to a power of two of pages.
     pub ring_bytes: u32,
 }
@@ -64,6 +66,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             bpf_log: None,
+            tier: None,
             ring_bytes: 4 << 20,
         }
     }
@@ -96,6 +99,15 @@ pub enum LoadError {
     Hook {
         hook: &'static str,
         attach: Attach,
+        reason: String,
+    },
+    #[error(
+        "the {tier} tier was asked for, and the hook {hook} can't be attached in it ({reason}): leave the choice to probe with \
+         --tier auto"
+    )]
+    Tier {
+        tier: &'static str,
+        hook: &'static str,
         reason: String,
     },
     #[error(transparent)]
@@ -153,7 +165,7 @@ pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<(Ebpf, Plan),
         .map_max_entries("EVENTS", options.ring_bytes)
         .load(OBJECT)
         .map_err(|e| LoadError::Object(Box::new(e)))?;
-    let plan = attach_all(&mut ebpf, facts, &offsets, &types)?;
+    let plan = attach_all(&mut ebpf, facts, &offsets, &types, options.tier)?;
     drop(loader);
     drop(types);
     give_back_memory();
@@ -169,43 +181,96 @@ fn give_back_memory() {
     }
 }
 
-fn attach_all(ebpf: &mut Ebpf, facts: &Facts, offsets: &Offsets, types: &Btf) -> Result<Plan, LoadError> {
+fn attach_all(
+    ebpf: &mut Ebpf,
+    facts: &Facts,
+    offsets: &Offsets,
+    types: &Btf,
+    tier: Option<Tier>,
+) -> Result<Plan, LoadError> {
     let mut plan = Plan::default();
     for hook in &HOOKS {
-        let outcome = match obstacle(hook, facts, offsets) {
-            Some(why) => Outcome::Skipped(why),
-            None => match attach(ebpf, hook, facts.cgroup2.as_deref(), types) {
-                Ok(()) => Outcome::Attached,
-                Err(error) => Outcome::Refused(reason(&error)),
-            },
+        let mut planned = Planned {
+            hook,
+            attached: None,
+            refused: Vec::new(),
         };
-        match &outcome {
-            Outcome::Refused(reason) | Outcome::Skipped(reason) if hook.required => {
-                return Err(LoadError::Hook {
-                    hook: hook.name,
-                    attach: hook.attach,
-                    reason: reason.clone(),
-                });
-            }
-            Outcome::Refused(reason) | Outcome::Skipped(reason) => {
-                tracing::debug!(hook = hook.name, %reason, "hook is not attached");
-            }
-            Outcome::Attached => {
-                let verified = ebpf
-                    .program(hook.name)
-                    .and_then(|p| p.info().ok()?.verified_instruction_count());
-                tracing::debug!(hook = hook.name, verified, "hook is attached");
+        for candidate in hook.candidates.iter().filter(|c| is_asked_for(hook, c, tier)) {
+            let tried = match obstacle(candidate, facts, offsets) {
+                Some(why) => Err(why),
+                None if plan.is_attached(candidate.program) => Ok(()),
+                None => attach(ebpf, candidate, facts.cgroup2.as_deref(), types).map_err(|e| reason(&e)),
+            };
+            match tried {
+                Ok(()) => {
+                    let verified = ebpf
+                        .program(candidate.program)
+                        .and_then(|p| p.info().ok()?.verified_instruction_count());
+                    tracing::debug!(hook = hook.name, by = %candidate.attach, verified, "hook is attached");
+                    planned.attached = Some(candidate);
+                    break;
+                }
+                Err(reason) => {
+                    tracing::debug!(hook = hook.name, by = %candidate.attach, %reason, "hook is not attached");
+                    planned.refused.push(Refusal { candidate, reason });
+                }
             }
         }
-        plan.hooks.push(Planned { hook, outcome });
+        if planned.attached.is_none() {
+            let reason = planned.reason().unwrap_or_default();
+            if hook.required {
+                return Err(LoadError::Hook {
+                    hook: hook.name,
+                    attach: hook.candidates[0].attach,
+                    reason,
+                });
+            }
+            if tier == Some(Tier::Fentry) && hook.has(Tier::Fentry) {
+                return Err(LoadError::Tier {
+                    tier: Tier::Fentry.name(),
+                    hook: hook.name,
+                    reason,
+                });
+            }
+            if planned.refused.is_empty() {
+                // Nothing of it is in the tier that was asked for.
+                planned
+                    .refused
+                    .extend(hook.candidates.iter().map(|candidate| Refusal {
+                        candidate,
+                        reason: format!(
+                            "the {} tier has no hook for it",
+                            tier.map_or("chosen", Tier::name)
+                        ),
+                    }));
+            }
+        }
+        plan.hooks.push(planned);
     }
     Ok(plan)
 }
 
 /// Iterators are only loaded: each run attaches anew.
-fn attach(ebpf: &mut Ebpf, hook: &Hook, cgroup: Option<&Path>, types: &Btf) -> Result<(), ProgramError> {
-    let program = ebpf.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
-    match hook.attach {
+fn attach(
+    ebpf: &mut Ebpf,
+    candidate: &Candidate,
+    cgroup: Option<&Path>,
+    types: &Btf,
+) -> Result<(), ProgramError> {
+    let program = ebpf
+        .program_mut(candidate.program)
+        .ok_or(ProgramError::NotLoaded)?;
+    match candidate.attach {
+        Attach::FEntry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, types)?;
+            program.attach()?;
+        }
+        Attach::FExit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, types)?;
+            program.attach()?;
+        }
         Attach::RawTracepoint(name) => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;

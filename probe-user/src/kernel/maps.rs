@@ -1,14 +1,14 @@
 //! What user space tells the programs, and what it asks them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, os::unix::ffi::OsStrExt as _};
 
 use aya::{
     Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use probe_abi::{
-    CGROUP_NAME_LEN, CONTROL_UNITS, LOST_SUPERVISED, Past, PortKey, RECORD_KINDS, RecordKind, Supervised,
-    UnitKey,
+    CGROUP_NAME_LEN, CONTROL_UNITS, LOST_SUPERVISED, NAME_LEN, NameKey, Past, PortKey, RECORD_KINDS,
+    RecordKind, Supervised, UnitKey,
 };
 
 use super::decode::process;
@@ -44,15 +44,25 @@ pub struct Wanted {
     pub units: BTreeSet<String>,
     /// TCP and UDP ports; see [`Self::add_address`].
     pub ports: BTreeSet<PortKey>,
+    /// Names of UNIX sockets; see [`Self::add_address`].
+    pub names: BTreeSet<NameKey>,
 }
 
 impl Wanted {
-    /// Asks for the TCP or UDP port of an address, and for nothing if it has none.
+    /// Asks for the TCP or UDP port of an address, or for the sockets of its last component.
     pub fn add_address(&mut self, address: &Address) {
         let (protocol, port) = match address {
             Address::Tcp(inet) => (IPPROTO_TCP, inet.port),
             Address::Udp(inet) => (IPPROTO_UDP, inet.port),
-            Address::Unix(_) | Address::Abstract(_) => return,
+            Address::Unix(path) => {
+                self.names
+                    .extend(path.file_name().map(|n| path_key(n.as_bytes())));
+                return;
+            }
+            Address::Abstract(name) => {
+                self.names.insert(abstract_key(name.as_bytes()));
+                return;
+            }
         };
         self.ports.insert(PortKey { protocol, port });
     }
@@ -69,6 +79,24 @@ fn unit_key(name: &str) -> UnitKey {
     };
     for (to, from) in key.name[..CGROUP_NAME_LEN - 1].iter_mut().zip(name.bytes()) {
         *to = from;
+    }
+    key
+}
+
+/// Cut like a unit's name.
+fn path_key(component: &[u8]) -> NameKey {
+    let mut key = NameKey { name: [0; NAME_LEN] };
+    for (to, from) in key.name[..NAME_LEN - 1].iter_mut().zip(component) {
+        *to = *from;
+    }
+    key
+}
+
+/// The kernel side has the length, so nothing ends it.
+fn abstract_key(name: &[u8]) -> NameKey {
+    let mut key = NameKey { name: [0; NAME_LEN] };
+    for (to, from) in key.name[1..].iter_mut().zip(name) {
+        *to = *from;
     }
     key
 }
@@ -157,6 +185,7 @@ pub(super) struct Maps {
     exes: Set<u64>,
     units: Set<UnitKey>,
     ports: Set<PortKey>,
+    names: Set<NameKey>,
     control: Array<MapData, u32>,
     lost: PerCpuArray<MapData, u64>,
     records: PerCpuArray<MapData, u64>,
@@ -172,6 +201,7 @@ impl Maps {
             exes: Set::take(ebpf, "WANTED_EXE")?,
             units: Set::take(ebpf, "WANTED_UNIT")?,
             ports: Set::take(ebpf, "WANTED_PORT")?,
+            names: Set::take(ebpf, "WANTED_NAME")?,
             control: typed(ebpf, "CONTROL")?,
             lost: typed(ebpf, "LOST")?,
             records: typed(ebpf, "RECORDS")?,
@@ -204,9 +234,15 @@ impl Maps {
     pub(super) fn want(&mut self, wanted: &Wanted) -> Result<(), MapsError> {
         self.exes.replace(wanted.exes.clone())?;
         self.ports.replace(wanted.ports.clone())?;
+        self.names.replace(wanted.names.clone())?;
         self.units.replace(wanted.unit_keys())?;
+        self.control(CONTROL_UNITS, !wanted.units.is_empty())
+    }
+
+    /// Turns a switch of the programs.
+    pub(super) fn control(&mut self, index: u32, on: bool) -> Result<(), MapsError> {
         self.control
-            .set(CONTROL_UNITS, u32::from(!wanted.units.is_empty()), 0)
+            .set(index, u32::from(on), 0)
             .map_err(|source| MapsError::Refused {
                 map: "CONTROL",
                 source,
@@ -271,18 +307,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_wanted_and_paths_are_not() {
+    fn ports_and_last_components_are_wanted() {
         let mut wanted = Wanted::default();
         for address in ["tcp:127.0.0.1:80", "udp:80", "unix:/run/x", "tcp:[::1]:80"] {
             wanted.add_address(&address.parse().unwrap());
         }
         let ports: Vec<_> = wanted.ports.iter().map(|k| (k.protocol, k.port)).collect();
         assert_eq!(ports, [(6, 80), (17, 80)]);
+        assert_eq!(wanted.names, BTreeSet::from([path_key(b"x")]));
     }
 
     #[test]
     fn a_unit_key_always_ends_with_a_nul() {
         assert_eq!(unit_key(&"x".repeat(200)).name[CGROUP_NAME_LEN - 2..], [b'x', 0]);
         assert_eq!(&unit_key("a.service").name[..10], b"a.service\0");
+        assert_eq!(path_key(&[b'x'; 200]).name[NAME_LEN - 2..], [b'x', 0]);
+        assert_eq!(abstract_key(&[b'x'; 200]).name[NAME_LEN - 2..], [b'x', b'x']);
+        assert_eq!(&abstract_key(b"a").name[..3], b"\0a\0");
     }
 }

@@ -1,6 +1,6 @@
 //! Which hooks there are, and what became of each on this machine.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use probe_abi::Offsets;
 
@@ -12,6 +12,10 @@ use super::{
 /// How a program gets its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attach {
+    /// At the entry of a kernel function.
+    FEntry(&'static str),
+    /// At the return of a kernel function.
+    FExit(&'static str),
     /// A raw tracepoint of this name.
     RawTracepoint(&'static str),
     /// A socket hook on the root of the unified cgroup hierarchy.
@@ -23,6 +27,8 @@ pub enum Attach {
 impl fmt::Display for Attach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::FEntry(function) => write!(f, "entry of {function}"),
+            Self::FExit(function) => write!(f, "return of {function}"),
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
             Self::Cgroup => f.write_str("cgroup socket hook"),
             Self::Iterator(kind) => write!(f, "iterator over {kind}"),
@@ -30,19 +36,60 @@ impl fmt::Display for Attach {
     }
 }
 
-/// One program of the object, and what it is for.
+impl Attach {
+    pub const fn tier(self) -> Tier {
+        match self {
+            Self::FEntry(_) | Self::FExit(_) => Tier::Fentry,
+            Self::RawTracepoint(_) | Self::Cgroup | Self::Iterator(_) => Tier::Tracepoint,
+        }
+    }
+}
+
+/// The way in which events are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Whatever is not captured at kernel functions.
+    Tracepoint,
+    /// At kernel functions, by BTF trampolines.
+    Fentry,
+}
+
+impl Tier {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Fentry => "fentry",
+        }
+    }
+}
+
+/// One program of the object that can do what a hook is for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Hook {
-    /// Name of the program.
-    pub name: &'static str,
-    pub subject: &'static str,
+pub struct Candidate {
+    pub program: &'static str,
     pub attach: Attach,
-    /// Without it probe can't do its main job.
-    pub required: bool,
     /// Fields of [`Offsets`] without which it has nothing to say.
     pub needs: &'static [&'static str],
+}
+
+/// Something that is to be learnt from the kernel, and the ways to learn it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hook {
+    pub name: &'static str,
+    pub subject: &'static str,
+    /// Without it probe can't do its main job.
+    pub required: bool,
     /// What can't be seen without it.
     pub gives: &'static str,
+    /// The best first. A program that another hook has attached already serves both.
+    pub candidates: &'static [Candidate],
+}
+
+impl Hook {
+    /// Whether it has a way in this tier.
+    pub fn has(&self, tier: Tier) -> bool {
+        self.candidates.iter().any(|c| c.attach.tier() == tier)
+    }
 }
 
 const IDENTITY: [&str; 5] = [
@@ -54,158 +101,348 @@ const IDENTITY: [&str; 5] = [
 ];
 
 /// In the order of attachment: what ends a supervision comes before what begins one.
-pub const HOOKS: [Hook; 11] = [
+pub const HOOKS: [Hook; 16] = [
     Hook {
         name: "sched_process_exit",
         subject: "process",
-        attach: Attach::RawTracepoint("sched_process_exit"),
         required: true,
-        needs: &[
-            "task_signal",
-            "signal_live",
-            "signal_flags",
-            "signal_group_exit_code",
-            "task_exit_code",
-        ],
         gives: "the end of processes, and who the dead were",
+        candidates: &[Candidate {
+            program: "sched_process_exit",
+            attach: Attach::RawTracepoint("sched_process_exit"),
+            needs: &[
+                "task_signal",
+                "signal_live",
+                "signal_flags",
+                "signal_group_exit_code",
+                "task_exit_code",
+            ],
+        }],
     },
     Hook {
         name: "signal_generate",
         subject: "signal",
-        attach: Attach::RawTracepoint("signal_generate"),
         required: true,
-        needs: &["siginfo_code", "task_sighand", "sighand_action", "task_blocked"],
         gives: "signals and their senders",
+        candidates: &[Candidate {
+            program: "signal_generate",
+            attach: Attach::RawTracepoint("signal_generate"),
+            needs: &["siginfo_code", "task_sighand", "sighand_action", "task_blocked"],
+        }],
     },
     Hook {
         name: "sched_process_fork",
         subject: "process",
-        attach: Attach::RawTracepoint("sched_process_fork"),
         required: true,
-        needs: &["task_pid"],
         gives: "children",
+        candidates: &[Candidate {
+            program: "sched_process_fork",
+            attach: Attach::RawTracepoint("sched_process_fork"),
+            needs: &["task_pid"],
+        }],
     },
     Hook {
         name: "sched_process_exec",
         subject: "process",
-        attach: Attach::RawTracepoint("sched_process_exec"),
         required: true,
-        needs: &["task_mm", "mm_exe_file", "file_f_inode", "inode_i_ino"],
         gives: "starts of declared programs",
+        candidates: &[Candidate {
+            program: "sched_process_exec",
+            attach: Attach::RawTracepoint("sched_process_exec"),
+            needs: &["task_mm", "mm_exe_file", "file_f_inode", "inode_i_ino"],
+        }],
     },
     Hook {
         name: "mark_victim",
         subject: "oom",
-        attach: Attach::RawTracepoint("mark_victim"),
         required: false,
-        needs: &[],
         gives: "victims of the OOM killer",
+        candidates: &[Candidate {
+            program: "mark_victim",
+            attach: Attach::RawTracepoint("mark_victim"),
+            needs: &[],
+        }],
     },
     Hook {
-        name: "inet_sock_set_state",
-        subject: "inet_socket",
-        attach: Attach::RawTracepoint("inet_sock_set_state"),
+        name: "unix_bind",
+        subject: "unix_socket",
         required: false,
-        needs: &["sock_num"],
-        gives: "when TCP listeners begin and end",
+        gives: "binds of UNIX sockets, and those that fail",
+        candidates: &[Candidate {
+            program: "fexit_unix_bind",
+            attach: Attach::FExit("unix_bind"),
+            needs: &[
+                "socket_sk",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
     },
     Hook {
-        name: "post_bind4",
-        subject: "inet_socket",
-        attach: Attach::Cgroup,
+        name: "unix_listen",
+        subject: "unix_socket",
         required: false,
-        needs: &[],
-        gives: "when UDP sockets are bound (IPv4)",
+        gives: "when UNIX sockets begin to listen",
+        candidates: &[Candidate {
+            program: "fexit_unix_listen",
+            attach: Attach::FExit("unix_listen"),
+            needs: &[
+                "socket_sk",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
     },
     Hook {
-        name: "post_bind6",
-        subject: "inet_socket",
-        attach: Attach::Cgroup,
+        name: "unix_shutdown",
+        subject: "unix_socket",
         required: false,
-        needs: &[],
-        gives: "when UDP sockets are bound (IPv6)",
+        gives: "when UNIX listeners are shut down",
+        candidates: &[Candidate {
+            program: "fexit_unix_shutdown",
+            attach: Attach::FExit("unix_shutdown"),
+            needs: &[
+                "socket_sk",
+                "sock_state",
+                "sock_type",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
     },
     Hook {
-        name: "sock_release",
-        subject: "inet_socket",
-        attach: Attach::Cgroup,
+        name: "unix_release",
+        subject: "unix_socket",
         required: false,
-        needs: &["sock_num"],
+        gives: "when UNIX listeners are closed, by whomever",
+        candidates: &[Candidate {
+            program: "fentry_unix_release",
+            attach: Attach::FEntry("unix_release"),
+            needs: &[
+                "socket_sk",
+                "sock_state",
+                "sock_type",
+                "unix_sock_addr",
+                "unix_address_len",
+                "unix_address_name",
+            ],
+        }],
+    },
+    Hook {
+        name: "inet_unlisten",
+        subject: "inet_socket",
+        required: false,
+        gives: "when TCP listeners end, by close or by shutdown",
+        candidates: &[Candidate {
+            program: "inet_sock_set_state",
+            attach: Attach::RawTracepoint("inet_sock_set_state"),
+            needs: &["sock_num"],
+        }],
+    },
+    Hook {
+        name: "inet_listen",
+        subject: "inet_socket",
+        required: false,
+        gives: "when TCP listeners begin",
+        candidates: &[
+            Candidate {
+                program: "fexit_inet_listen",
+                attach: Attach::FExit("inet_listen"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "inet_sock_set_state",
+                attach: Attach::RawTracepoint("inet_sock_set_state"),
+                needs: &["sock_num"],
+            },
+        ],
+    },
+    Hook {
+        name: "inet_bind",
+        subject: "inet_socket",
+        required: false,
+        gives: "when UDP sockets are bound, and at kernel functions also TCP and what fails (IPv4)",
+        candidates: &[
+            Candidate {
+                program: "fexit_inet_bind",
+                attach: Attach::FExit("inet_bind"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "post_bind4",
+                attach: Attach::Cgroup,
+                needs: &[],
+            },
+        ],
+    },
+    Hook {
+        name: "inet6_bind",
+        subject: "inet_socket",
+        required: false,
+        gives: "when UDP sockets are bound, and at kernel functions also TCP and what fails (IPv6)",
+        candidates: &[
+            Candidate {
+                program: "fexit_inet6_bind",
+                attach: Attach::FExit("inet6_bind"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "post_bind6",
+                attach: Attach::Cgroup,
+                needs: &[],
+            },
+        ],
+    },
+    Hook {
+        name: "inet_release",
+        subject: "inet_socket",
+        required: false,
         gives: "when bound UDP sockets are closed",
+        candidates: &[
+            Candidate {
+                program: "fentry_inet_release",
+                attach: Attach::FEntry("inet_release"),
+                needs: &["socket_sk", "sock_num", "sock_protocol"],
+            },
+            Candidate {
+                program: "sock_release",
+                attach: Attach::Cgroup,
+                needs: &["sock_num"],
+            },
+        ],
     },
     Hook {
         name: "iter_task",
         subject: "snapshot",
-        attach: Attach::Iterator("task"),
         required: false,
-        needs: &["task_pid"],
         gives: "a fast list of processes",
+        candidates: &[Candidate {
+            program: "iter_task",
+            attach: Attach::Iterator("task"),
+            needs: &["task_pid"],
+        }],
     },
     Hook {
         name: "iter_task_file",
         subject: "snapshot",
-        attach: Attach::Iterator("task_file"),
         required: false,
-        needs: &["file_f_inode", "inode_i_ino", "inode_i_sb", "sb_s_magic"],
         gives: "a fast list of who holds a socket",
+        candidates: &[Candidate {
+            program: "iter_task_file",
+            attach: Attach::Iterator("task_file"),
+            needs: &["file_f_inode", "inode_i_ino", "inode_i_sb", "sb_s_magic"],
+        }],
     },
 ];
 
-/// What became of a hook.
+/// A way that was not taken, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    Attached,
-    /// The kernel refused it; its words.
-    Refused(String),
-    /// Not even tried, and why.
-    Skipped(String),
+pub struct Refusal {
+    pub candidate: &'static Candidate,
+    /// The kernel's words where it was tried.
+    pub reason: String,
 }
 
-/// A hook and its outcome.
+/// A hook, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
     pub hook: &'static Hook,
-    pub outcome: Outcome,
+    /// The way that is attached.
+    pub attached: Option<&'static Candidate>,
+    /// Better ways than the one attached, and all where none is.
+    pub refused: Vec<Refusal>,
 }
 
-/// The outcome of every hook, in the order of [`HOOKS`].
+impl Planned {
+    /// Why the best way is not attached.
+    pub fn reason(&self) -> Option<String> {
+        let reasons: Vec<String> = self
+            .refused
+            .iter()
+            .map(|r| match self.hook.candidates.len() {
+                1 => r.reason.clone(),
+                _ => format!("{}: {}", r.candidate.attach, r.reason),
+            })
+            .collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    pub fn tier(&self) -> Option<Tier> {
+        self.attached.map(|c| c.attach.tier())
+    }
+}
+
+/// What became of every hook, in the order of [`HOOKS`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     pub hooks: Vec<Planned>,
 }
 
 impl Plan {
-    /// The name of the way in which events are captured.
-    pub const TIER: &'static str = "tracepoint";
-
-    pub fn is_attached(&self, hook: &str) -> bool {
+    /// Whether this program is attached.
+    pub fn is_attached(&self, program: &str) -> bool {
         self.hooks
             .iter()
-            .any(|p| p.hook.name == hook && p.outcome == Outcome::Attached)
+            .any(|p| p.attached.is_some_and(|c| c.program == program))
+    }
+
+    /// How a hook is captured. `None`: not at all.
+    pub fn tier_of(&self, hook: &str) -> Option<Tier> {
+        self.hooks.iter().find(|p| p.hook.name == hook)?.tier()
+    }
+
+    /// The tier of each subject, by name: fentry where every hook of it that could be in that tier is.
+    pub fn tiers(&self) -> BTreeMap<String, String> {
+        let subjects = ["unix_socket", "inet_socket", "signal", "process"];
+        let tier = |subject: &str| {
+            let mut able = self
+                .hooks
+                .iter()
+                .filter(|p| p.hook.subject == subject && p.hook.has(Tier::Fentry))
+                .peekable();
+            let all = able.peek().is_some() && able.all(|p| p.tier() == Some(Tier::Fentry));
+            if all { Tier::Fentry } else { Tier::Tracepoint }
+        };
+        subjects
+            .into_iter()
+            .map(|s| (s.to_owned(), tier(s).name().to_owned()))
+            .collect()
     }
 
     /// Hooks that give nothing here, with the reason.
-    pub fn without(&self) -> impl Iterator<Item = (&'static Hook, &str)> {
-        self.hooks.iter().filter_map(|p| match &p.outcome {
-            Outcome::Attached => None,
-            Outcome::Refused(why) | Outcome::Skipped(why) => Some((p.hook, why.as_str())),
-        })
+    pub fn without(&self) -> impl Iterator<Item = (&'static Hook, String)> {
+        self.hooks
+            .iter()
+            .filter(|p| p.attached.is_none())
+            .map(|p| (p.hook, p.reason().unwrap_or_default()))
     }
 }
 
-/// Why a hook need not be tried. `None`: try it. Only the attempt tells whether the kernel takes it: kernels differ in what
+/// Whether a way is to be tried where the tier is `wanted` (`None`: any). A hook that has only one tier is always in that.
+pub fn is_asked_for(hook: &Hook, candidate: &Candidate, wanted: Option<Tier>) -> bool {
+    match wanted {
+        None => true,
+        Some(Tier::Tracepoint) => candidate.attach.tier() == Tier::Tracepoint,
+        Some(Tier::Fentry) => candidate.attach.tier() == Tier::Fentry || !hook.has(Tier::Fentry),
+    }
+}
+
+/// Why a way need not be tried. `None`: try it. Only the attempt tells whether the kernel takes it: kernels differ in what
 /// they refuse far more than in what they announce.
-pub fn obstacle(hook: &Hook, facts: &Facts, offsets: &Offsets) -> Option<String> {
-    let absent = missing(offsets, &[hook.needs, &IDENTITY].concat());
+pub fn obstacle(candidate: &Candidate, facts: &Facts, offsets: &Offsets) -> Option<String> {
+    let absent = missing(offsets, &[candidate.needs, &IDENTITY].concat());
     if !absent.is_empty() {
         return Some(format!("this kernel has no {}", absent.join(", ")));
     }
-    match hook.attach {
+    match candidate.attach {
         Attach::Cgroup if facts.cgroup2.is_none() => Some(
             "cgroup v2 is not mounted; mount it with: mount -t cgroup2 none /sys/fs/cgroup/unified"
                 .to_owned(),
         ),
-        Attach::Iterator(_) if facts.btf != Availability::Works => {
+        Attach::FEntry(_) | Attach::FExit(_) | Attach::Iterator(_) if facts.btf != Availability::Works => {
             Some("the kernel shows no type information".to_owned())
         }
         _ => None,
@@ -234,23 +471,33 @@ mod tests {
         Offsets::read_from_bytes(&[0; size_of::<Offsets>()]).unwrap()
     }
 
+    fn candidates() -> impl Iterator<Item = (&'static Hook, &'static Candidate)> {
+        HOOKS
+            .iter()
+            .flat_map(|h| h.candidates.iter().map(move |c| (h, c)))
+    }
+
     #[test]
     fn a_complete_kernel_is_tried_with_everything() {
-        for hook in &HOOKS {
-            assert_eq!(obstacle(hook, &facts(), &complete()), None, "{}", hook.name);
+        for (_, candidate) in candidates() {
+            assert_eq!(
+                obstacle(candidate, &facts(), &complete()),
+                None,
+                "{}",
+                candidate.program
+            );
         }
     }
 
     #[test]
-    fn without_cgroup2_only_its_hooks_are_skipped() {
+    fn without_cgroup2_only_its_programs_are_skipped() {
         let facts = Facts {
             cgroup2: None,
             ..facts()
         };
-        let skipped: Vec<_> = HOOKS
-            .iter()
-            .filter(|h| obstacle(h, &facts, &complete()).is_some())
-            .map(|h| h.name)
+        let skipped: Vec<_> = candidates()
+            .filter(|(_, c)| obstacle(c, &facts, &complete()).is_some())
+            .map(|(_, c)| c.program)
             .collect();
         assert_eq!(skipped, ["post_bind4", "post_bind6", "sock_release"]);
     }
@@ -258,21 +505,67 @@ mod tests {
     #[test]
     fn a_member_that_the_kernel_lacks_skips_what_needs_it_and_says_which() {
         let offsets = Offsets {
-            sock_num: probe_abi::ABSENT,
+            unix_address_len: probe_abi::ABSENT,
             ..complete()
         };
-        let reasons: Vec<_> = HOOKS
-            .iter()
-            .filter_map(|h| obstacle(h, &facts(), &offsets))
+        let reasons: Vec<_> = candidates()
+            .filter_map(|(_, c)| obstacle(c, &facts(), &offsets))
             .collect();
-        assert_eq!(reasons.len(), 2);
-        assert!(reasons[0].contains("sock.__sk_common.skc_num"), "{}", reasons[0]);
+        assert_eq!(reasons.len(), 4);
+        assert!(reasons[0].contains("unix_address.len"), "{}", reasons[0]);
     }
 
     #[test]
     fn every_need_is_a_field() {
-        for need in HOOKS.iter().flat_map(|h| h.needs).chain(&IDENTITY) {
+        for need in candidates().flat_map(|(_, c)| c.needs).chain(&IDENTITY) {
             assert!(Offsets::FIELDS.iter().any(|(field, ..)| field == need), "{need}");
         }
+    }
+
+    #[test]
+    fn kernel_functions_come_first_and_a_tier_can_be_forced() {
+        for hook in &HOOKS {
+            assert!(
+                hook.candidates
+                    .is_sorted_by_key(|c| c.attach.tier() == Tier::Tracepoint)
+            );
+            assert!(
+                hook.candidates
+                    .iter()
+                    .any(|c| is_asked_for(hook, c, Some(Tier::Fentry))),
+                "{} has a way in the fentry tier",
+                hook.name
+            );
+        }
+        let required = HOOKS.iter().filter(|h| h.required);
+        assert!(
+            required
+                .flat_map(|h| h.candidates)
+                .all(|c| c.attach.tier() == Tier::Tracepoint),
+            "where trampolines are refused, probe still starts"
+        );
+    }
+
+    #[test]
+    fn a_subject_is_in_a_tier_when_all_of_it_is() {
+        let planned = |hook: &'static Hook, tier| Planned {
+            hook,
+            attached: hook.candidates.iter().find(|c| c.attach.tier() == tier),
+            refused: Vec::new(),
+        };
+        let all = |tier| Plan {
+            hooks: HOOKS.iter().map(|h| planned(h, tier)).collect(),
+        };
+        assert_eq!(all(Tier::Tracepoint).tiers()["inet_socket"], "tracepoint");
+        let mut plan = all(Tier::Fentry);
+        assert_eq!(plan.tiers()["inet_socket"], "fentry");
+        assert_eq!(plan.tiers()["unix_socket"], "fentry");
+        assert_eq!(plan.tiers()["signal"], "tracepoint");
+        for p in &mut plan.hooks {
+            if p.hook.name == "unix_release" {
+                p.attached = None;
+            }
+        }
+        assert_eq!(plan.tiers()["unix_socket"], "tracepoint");
     }
 }

@@ -10,8 +10,8 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 
-use super::decode::decode;
-use crate::event::Event;
+use super::decode::{decode, socket_file};
+use crate::event::{Event, FileId};
 
 /// Readable when there are records.
 pub struct Ring {
@@ -21,14 +21,15 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Hands at most `max` records to `f`, and gives the number taken from the ring. Less than `max`: it is empty now.
-    pub fn drain(&mut self, max: usize, mut f: impl FnMut(Event)) -> usize {
+    /// Hands at most `max` records to `f`, and gives the number taken from the ring. Less than `max`: it is empty now. With
+    /// a UNIX socket comes the file that it is bound to: its path may be relative or another name of the file.
+    pub fn drain(&mut self, max: usize, mut f: impl FnMut(Event, Option<FileId>)) -> usize {
         for taken in 0..max {
             let Some(item) = self.buffer.next() else {
                 return taken;
             };
             match decode(&item) {
-                Ok(event) => f(event),
+                Ok(event) => f(event, socket_file(&item)),
                 Err(error) => {
                     tracing::warn!(%error, "a record of the kernel is lost");
                     self.undecoded.fetch_add(1, Ordering::Relaxed);

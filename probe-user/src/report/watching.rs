@@ -6,6 +6,7 @@ use crate::{
     address::Address,
     config::{Netns, Service},
     event::ProcId,
+    kernel::{Plan, Tier},
 };
 
 /// What is watched of one service, said once before its first event.
@@ -22,81 +23,138 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// On the tracepoint tier.
-    pub fn on_tracepoints(service: &Service, main: Option<ProcId>) -> Self {
+    /// As the hooks of `plan` see the service.
+    pub fn new(service: &Service, main: Option<ProcId>, plan: &Plan) -> Self {
         Self {
             service: service.name.clone(),
             listen: service.listen.clone(),
             pid_file: service.pid_file.clone(),
             main,
-            tier: tracepoint_tier(),
-            cannot_see: cannot_see(service).map(str::to_owned).collect(),
+            tier: plan.tiers(),
+            cannot_see: blind_spots(plan)
+                .filter(|b| (b.concerns)(service))
+                .map(|b| b.what.to_owned())
+                .collect(),
         }
     }
 }
 
-/// The tier of every subject, for `watching` lines and headers of traces.
-pub fn tracepoint_tier() -> BTreeMap<String, String> {
-    let subjects = ["unix_socket", "inet_socket", "signal", "process"];
-    subjects
-        .into_iter()
-        .map(|s| (s.to_owned(), "tracepoint".to_owned()))
-        .collect()
+/// Something that cannot be seen, and whom that concerns.
+#[derive(Debug)]
+pub struct BlindSpot {
+    pub what: &'static str,
+    pub concerns: fn(&Service) -> bool,
+    /// The hook that sees it in the fentry tier. `None`: nothing does.
+    pub seen_by: Option<&'static str>,
 }
 
-/// What cannot be seen, and whether it concerns a service.
-pub type BlindSpot = (&'static str, fn(&Service) -> bool);
-
-/// What the tracepoint tier never sees, and whom that concerns. No hook tells of it that costs unrelated processes
-/// nothing.
-pub const CANNOT_SEE: [BlindSpot; 6] = [
-    ("binds that fail", |s| !s.listen.is_empty()),
-    (
-        "the moment of listen() on a UNIX socket (noticed by asking the kernel)",
-        has_unix,
-    ),
-    (
-        "shutdown() of a UNIX listener, until the kernel is asked the next time",
-        has_unix,
-    ),
-    (
-        "who changed a path, where the kernel refuses fanotify on its directory",
-        |s| s.pid_file.is_some() || s.listen.iter().any(|a| a.path().is_some()),
-    ),
-    (
-        "binds of abstract addresses, until the kernel is asked the next time",
-        |s| s.listen.iter().any(|a| matches!(a, Address::Abstract(_))),
-    ),
-    ("addresses in other network namespaces", |s| {
-        s.netns != Netns::Host
-    }),
+/// What no hook tells of that costs unrelated processes nothing, or only one in the fentry tier.
+const BLIND_SPOTS: [BlindSpot; 8] = [
+    BlindSpot {
+        what: "binds of UNIX sockets that fail",
+        concerns: has_unix,
+        seen_by: Some("unix_bind"),
+    },
+    BlindSpot {
+        what: "binds of IPv4 sockets that fail",
+        concerns: has_inet,
+        seen_by: Some("inet_bind"),
+    },
+    BlindSpot {
+        what: "binds of IPv6 sockets that fail",
+        concerns: has_inet,
+        seen_by: Some("inet6_bind"),
+    },
+    BlindSpot {
+        what: "the moment of listen() on a UNIX socket (noticed by asking the kernel)",
+        concerns: has_unix,
+        seen_by: Some("unix_listen"),
+    },
+    BlindSpot {
+        what: "shutdown() of a UNIX listener, until the kernel is asked the next time",
+        concerns: has_unix,
+        seen_by: Some("unix_shutdown"),
+    },
+    BlindSpot {
+        what: "who changed a path, where the kernel refuses fanotify on its directory",
+        concerns: |s| s.pid_file.is_some() || s.listen.iter().any(|a| a.path().is_some()),
+        seen_by: None,
+    },
+    BlindSpot {
+        what: "binds of abstract addresses, until the kernel is asked the next time",
+        concerns: |s| s.listen.iter().any(|a| matches!(a, Address::Abstract(_))),
+        seen_by: Some("unix_bind"),
+    },
+    BlindSpot {
+        what: "addresses in other network namespaces",
+        concerns: |s| s.netns != Netns::Host,
+        seen_by: None,
+    },
 ];
+
+/// What the hooks of `plan` cannot see.
+pub fn blind_spots(plan: &Plan) -> impl Iterator<Item = &'static BlindSpot> {
+    BLIND_SPOTS.iter().filter(|b| {
+        let by = b.seen_by.and_then(|hook| plan.tier_of(hook));
+        by != Some(Tier::Fentry)
+    })
+}
+
+fn has_inet(s: &Service) -> bool {
+    s.listen.iter().any(|a| a.inet().is_some())
+}
 
 fn has_unix(s: &Service) -> bool {
     s.listen.iter().any(|a| a.inet().is_none())
 }
 
-fn cannot_see(service: &Service) -> impl Iterator<Item = &'static str> {
-    CANNOT_SEE
-        .into_iter()
-        .filter(|(_, concerns)| concerns(service))
-        .map(|(what, _)| what)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::plan::{HOOKS, Planned};
+
+    fn plan(tier: Tier) -> Plan {
+        let planned = |hook| Planned {
+            hook,
+            attached: hook.candidates.iter().find(|c| c.attach.tier() == tier),
+            refused: Vec::new(),
+        };
+        Plan {
+            hooks: HOOKS.iter().map(planned).collect(),
+        }
+    }
+
+    fn cannot_see(service: &Service, tier: Tier) -> Vec<String> {
+        Watching::new(service, None, &plan(tier)).cannot_see
+    }
 
     #[test]
     fn only_what_concerns_a_service_is_said() {
         let mut service = Service::named("a");
-        assert_eq!(cannot_see(&service).count(), 0);
+        assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), 0);
         service.listen = vec!["tcp:80".parse().unwrap()];
-        assert_eq!(cannot_see(&service).collect::<Vec<_>>(), ["binds that fail"]);
+        assert_eq!(
+            cannot_see(&service, Tier::Tracepoint),
+            [
+                "binds of IPv4 sockets that fail",
+                "binds of IPv6 sockets that fail"
+            ]
+        );
         service.listen.push("unix:@a".parse().unwrap());
         service.netns = Netns::Main;
-        assert_eq!(cannot_see(&service).count(), 5);
+        assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), 7);
         service.pid_file = Some("/run/a.pid".into());
-        assert_eq!(cannot_see(&service).count(), CANNOT_SEE.len());
+        assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), BLIND_SPOTS.len());
+        assert_eq!(cannot_see(&service, Tier::Fentry).len(), 2);
+    }
+
+    #[test]
+    fn every_hook_that_is_named_exists() {
+        for hook in BLIND_SPOTS.iter().filter_map(|b| b.seen_by) {
+            assert!(
+                HOOKS.iter().any(|h| h.name == hook && h.has(Tier::Fentry)),
+                "{hook}"
+            );
+        }
     }
 }

@@ -74,7 +74,7 @@ impl Watch {
         )];
         nix::poll::poll(&mut fds, u16::try_from(left).unwrap()).unwrap();
         let seen = &mut self.seen;
-        self.ring.drain(usize::MAX, |event| seen.push(event));
+        self.ring.drain(usize::MAX, |event, _| seen.push(event));
     }
 
     pub fn want_exe(&mut self, exe: &Path) {

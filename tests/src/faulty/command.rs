@@ -20,6 +20,7 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   unlink PATH        remove a file
   rename FROM TO     rename a file
   link FROM TO       make a hard link
+  chdir DIRECTORY    change the working directory
   pid-file [TEXT]    write the PID file anew, with TEXT instead of the own pid
   fork [N]           fork N children that do nothing; says their pids
   fork-bound         the same for one that gets SIGTERM when its parent dies
@@ -69,6 +70,7 @@ impl Daemon {
             ["unlink", path] => Ok(fs::remove_file(path)?).and(nothing),
             ["rename", from, to] => Ok(fs::rename(from, to)?).and(nothing),
             ["link", from, to] => Ok(fs::hard_link(from, to)?).and(nothing),
+            ["chdir", path] => Ok(std::env::set_current_dir(path)?).and(nothing),
             ["pid-file"] => self.write_pid_file().and(nothing),
             ["pid-file", text] => {
                 let path: &PathBuf = self.pid_file.as_ref().context("started without --pid-file")?;

@@ -14,7 +14,7 @@ use super::{
     setup,
     toolchain::{self, RustcVersion, Toolchain},
 };
-use crate::{apt, child};
+use crate::{apt, child, workspace};
 
 pub(crate) const BPF_LINKER: &str = "0.13.0";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -171,17 +171,7 @@ fn parse_llvm_version(text: &str) -> Option<String> {
 
 /// The project's own bpf-linker for this compiler's LLVM.
 pub(crate) fn linker_cache(version: &RustcVersion) -> anyhow::Result<PathBuf> {
-    // An empty variable counts as unset.
-    let directory = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let cache = directory("PROBE_CACHE")
-        .or_else(|| Some(directory("XDG_CACHE_HOME")?.join("probe")))
-        .or_else(|| Some(directory("HOME")?.join(".cache/probe")))
-        .context("none of PROBE_CACHE, XDG_CACHE_HOME and HOME says where bpf-linker is kept")?;
-    Ok(cache.join(format!("bpf-linker-{BPF_LINKER}-llvm-{}", version.llvm_major())))
+    Ok(workspace::cache()?.join(format!("bpf-linker-{BPF_LINKER}-llvm-{}", version.llvm_major())))
 }
 
 /// The directory of a bpf-linker of the right version: the project's own, else the first in PATH.

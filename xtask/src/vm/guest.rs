@@ -1,0 +1,198 @@
+//! What runs in the virtual machines: probe, our faulty daemon, the tests, and what they need.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+
+use super::{Tier, archive::Archive, kernel::Kernel};
+use crate::{child, workspace};
+
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
+const TESTS: [&str; 1] = ["kernel_sockets"];
+/// How long a test waits for anything, in seconds: emulation is slow.
+const PATIENCE: u32 = 90;
+
+/// Programs, built.
+#[derive(Debug)]
+pub(super) struct Guest {
+    probe: PathBuf,
+    faulty: PathBuf,
+    /// Name and executable.
+    tests: Vec<(String, PathBuf)>,
+    filter: String,
+    busybox: PathBuf,
+    /// Keeps the copies without debugging information.
+    _directory: tempfile::TempDir,
+}
+
+/// Builds everything.
+pub(super) fn build(filter: Option<&str>) -> anyhow::Result<Guest> {
+    child::show(
+        workspace::cargo().args(["build", "--package", "probe-user"]),
+        LIMIT,
+    )?;
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "test",
+        "--no-run",
+        "--package",
+        "probe-tests",
+        "--bins",
+        "--message-format=json",
+    ]);
+    for test in TESTS {
+        cargo.args(["--test", test]);
+    }
+    println!("$ {}", child::describe(&cargo));
+    let messages = child::capture(&mut cargo, LIMIT)?;
+    let target = workspace::target_dir()?;
+    let directory = tempfile::tempdir().context("make a temporary directory")?;
+    let strip = |from: &Path, name: &str| -> anyhow::Result<PathBuf> {
+        let to = directory.path().join(name);
+        child::capture(Command::new("strip").arg("-o").arg(&to).arg(from), LIMIT)?;
+        Ok(to)
+    };
+    let tests = TESTS
+        .iter()
+        .map(|name| Ok(((*name).to_owned(), strip(&executable(&messages, name)?, name)?)))
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Guest {
+        probe: strip(&target.join("debug/probe"), "probe")?,
+        faulty: strip(&target.join("debug/faulty"), "faulty")?,
+        tests,
+        filter: filter.unwrap_or_default().to_owned(),
+        busybox: find("busybox")?,
+        _directory: directory,
+    })
+}
+
+/// From cargo's messages: the executable of a test.
+fn executable(messages: &str, name: &str) -> anyhow::Result<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|m| m["target"]["name"] == name && m["target"]["kind"][0] == "test")
+        .find_map(|m| m["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo built no test {name}"))
+}
+
+fn find(program: &str) -> anyhow::Result<PathBuf> {
+    for directory in ["/usr/bin", "/bin"] {
+        let path = Path::new(directory).join(program);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!("{program} is not installed")
+}
+
+impl Guest {
+    /// Writes the initial file system for one kernel and one tier.
+    pub(super) fn write(&self, to: &Path, kernel: &Kernel, tier: Tier) -> anyhow::Result<()> {
+        let mut archive = Archive::new(BufWriter::new(File::create(to)?));
+        for directory in [
+            "proc", "sys", "dev", "tmp", "run", "etc", "root", "var", "usr/bin",
+        ] {
+            archive.directory(directory)?;
+        }
+        archive.copy("bin/busybox", &self.busybox)?;
+        archive.link("usr/bin/kill", "/bin/busybox")?;
+        let mut libraries = BTreeSet::new();
+        let mut programs = vec![("t/probe", &self.probe), ("t/faulty", &self.faulty)];
+        let tests: Vec<String> = self.tests.iter().map(|(n, _)| format!("t/deps/{n}")).collect();
+        programs.extend(
+            tests
+                .iter()
+                .map(String::as_str)
+                .zip(self.tests.iter().map(|(_, p)| p)),
+        );
+        for (path, from) in programs {
+            archive.copy(path, from)?;
+            libraries.extend(needs(from)?);
+        }
+        for library in &libraries {
+            let path = library.to_str().context("a library's path is no text")?;
+            archive.copy(path.trim_start_matches('/'), library)?;
+        }
+        for (number, module) in kernel.modules.iter().enumerate() {
+            archive.copy(&format!("modules/{number}.ko"), module)?;
+        }
+        archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")?;
+        archive.file("init", self.init(tier).as_bytes())?;
+        archive.finish()?;
+        Ok(())
+    }
+
+    /// The first process. Lines that begin with `VM-` are for [`super::machine`].
+    fn init(&self, tier: Tier) -> String {
+        let tests: Vec<&str> = self.tests.iter().map(|(name, _)| name.as_str()).collect();
+        format!(
+            "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin:/usr/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t bpf bpf /sys/fs/bpf
+mkdir -p /sys/fs/cgroup
+mount -t cgroup2 cgroup /sys/fs/cgroup
+ip link set lo up
+for m in /modules/*; do insmod $m; done
+echo 0 > /proc/sys/kernel/printk
+export PROBE_BIN=/t/probe PROBE_TEST_TIER={tier} PROBE_TEST_PATIENCE={PATIENCE} PROBE_TEST_FINDINGS=/tmp/findings
+echo VM-START $(uname -r)
+echo VM-DOCTOR $(/t/probe doctor --json --tier {tier})
+rc=0
+for t in {}; do
+  echo VM-TEST $t
+  /t/deps/$t --test-threads=1 {} || rc=1
+done
+[ -e /tmp/findings ] && sed 's/^/VM-FINDINGS /' /tmp/findings
+echo VM-END $rc
+poweroff -f
+",
+            tests.join(" "),
+            quoted(&self.filter),
+        )
+    }
+}
+
+/// For the shell of the guest.
+fn quoted(word: &str) -> String {
+    match word.is_empty() {
+        true => String::new(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// The shared libraries of a program, and its loader.
+fn needs(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let text = child::capture(Command::new("ldd").arg(program), Duration::from_secs(60))?;
+    Ok(text
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_stays_one_word() {
+        assert_eq!(quoted(""), "");
+        assert_eq!(quoted("a'b c"), "'a'\\''b c'");
+    }
+}

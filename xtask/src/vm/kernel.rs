@@ -1,0 +1,221 @@
+//! Kernels of Debian's suites, unpacked into the cache directory.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+
+use super::mirror::Suite;
+use crate::{child, workspace};
+
+const LIMIT: Duration = Duration::from_secs(600);
+/// How long a kernel is used before a newer one is asked for.
+const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
+/// What probe asks the kernel through, and Debian builds as modules; in the order of their needs.
+const MODULES: [&str; 4] = ["unix_diag.ko", "inet_diag.ko", "tcp_diag.ko", "udp_diag.ko"];
+
+/// A kernel by the suite that has it; the newest one moves on with Debian's development.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Release {
+    #[value(name = "5.10")]
+    V5_10,
+    #[value(name = "6.1")]
+    V6_1,
+    #[value(name = "6.12")]
+    V6_12,
+    #[value(name = "7.2", alias = "newest")]
+    V7_2,
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V5_10 => "5.10",
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+            Self::V7_2 => "7.2",
+        })
+    }
+}
+
+impl Release {
+    fn suite(self) -> &'static str {
+        match self {
+            Self::V5_10 => "bullseye",
+            Self::V6_1 => "bookworm",
+            Self::V6_12 => "trixie",
+            Self::V7_2 => "sid",
+        }
+    }
+}
+
+/// An unpacked kernel.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) release: Release,
+    pub(super) image: PathBuf,
+    /// In the order in which they are to be loaded.
+    pub(super) modules: Vec<PathBuf>,
+}
+
+/// The kernel of a suite, from the cache or from the mirror.
+///
+/// # Errors
+/// If the suite is gone and none is cached.
+pub(super) fn fetch(release: Release) -> anyhow::Result<Kernel> {
+    let home = workspace::cache()?.join("vm").join(release.suite());
+    let kept = home.join("kernel");
+    if age(&kept).is_some_and(|age| age < FRESH) {
+        return open(release, &kept);
+    }
+    match renew(release, &home, &kept) {
+        Ok(()) => open(release, &kept),
+        Err(error) if kept.is_dir() => {
+            eprintln!("warning: the cached kernel {release} is used: {error:#}");
+            open(release, &kept)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the age of a download")]
+fn age(path: &Path) -> Option<Duration> {
+    let written = fs::metadata(path).ok()?.modified().ok()?;
+    // A time in the future is as good as now.
+    Some(SystemTime::now().duration_since(written).unwrap_or_default())
+}
+
+fn renew(release: Release, home: &Path, kept: &Path) -> anyhow::Result<()> {
+    println!("{release}: looking for the kernel of {}", release.suite());
+    let suite = Suite::open(release.suite(), home.join("apt"))?;
+    let packages: Vec<String> = suite
+        .needs("linux-image-amd64")?
+        .into_iter()
+        .filter(|p| is_kernel(p))
+        .collect();
+    ensure!(
+        !packages.is_empty(),
+        "the suite {} has no kernel package",
+        release.suite()
+    );
+    let work = tempfile::tempdir_in(home).context("make a directory in the cache")?;
+    let (downloads, unpacked, new) = (
+        work.path().join("deb"),
+        work.path().join("root"),
+        work.path().join("kernel"),
+    );
+    for directory in [&downloads, &unpacked, &new] {
+        fs::create_dir(directory)?;
+    }
+    println!("{release}: {}", packages.join(" "));
+    suite.download(&packages, &downloads)?;
+    for package in fs::read_dir(&downloads)? {
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("-x").arg(package?.path()).arg(&unpacked);
+        child::capture(&mut unpack, LIMIT)?;
+    }
+    let files = walk(&unpacked)?;
+    let image = files
+        .iter()
+        .find(|p| name(p).starts_with("vmlinuz"))
+        .context("the packages hold no kernel image")?;
+    fs::rename(image, new.join("vmlinuz"))?;
+    for module in MODULES {
+        let file = files
+            .iter()
+            .find(|p| {
+                name(p)
+                    .strip_prefix(module)
+                    .is_some_and(|rest| !rest.contains('/'))
+            })
+            .with_context(|| format!("the packages hold no module {module}"))?;
+        let to = new.join(name(file));
+        fs::rename(file, &to)?;
+        if name(file).ends_with(".xz") {
+            child::capture(Command::new("xz").arg("-d").arg(&to), LIMIT)?;
+        }
+        ensure!(
+            new.join(module).is_file(),
+            "{} is compressed in a way that is not known",
+            name(file)
+        );
+    }
+    if kept.exists() {
+        fs::remove_dir_all(kept)?;
+    }
+    fs::rename(&new, kept).context("keep the kernel")
+}
+
+/// The packages with the image and the modules, not those that only lead to them.
+fn is_kernel(package: &str) -> bool {
+    ["linux-image-", "linux-binary-", "linux-modules-"]
+        .iter()
+        .filter_map(|p| package.strip_prefix(p))
+        .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.ends_with("-amd64"))
+}
+
+fn open(release: Release, kept: &Path) -> anyhow::Result<Kernel> {
+    let kernel = Kernel {
+        release,
+        image: kept.join("vmlinuz"),
+        modules: MODULES.iter().map(|m| kept.join(m)).collect(),
+    };
+    for file in kernel.modules.iter().chain([&kernel.image]) {
+        ensure!(
+            file.is_file(),
+            "{} is missing: remove {}",
+            file.display(),
+            kept.display()
+        );
+    }
+    Ok(kernel)
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
+}
+
+/// All regular files below a directory.
+fn walk(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
+            let entry = entry?;
+            match entry.file_type()? {
+                kind if kind.is_dir() => left.push(entry.path()),
+                kind if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_that_only_lead_to_a_kernel_are_left_out() {
+        for package in [
+            "linux-image-6.1.0-50-amd64",
+            "linux-binary-7.2.13+deb14-amd64",
+            "linux-modules-7.2.13+deb14-amd64",
+        ] {
+            assert!(is_kernel(package), "{package}");
+        }
+        for package in [
+            "linux-image-amd64",
+            "linux-base",
+            "linux-image-6.1.0-50-rt-amd64-dbg",
+        ] {
+            assert!(!is_kernel(package), "{package}");
+        }
+    }
+}

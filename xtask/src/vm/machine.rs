@@ -1,0 +1,206 @@
+//! One boot of one kernel, and what its tests said.
+
+use std::{collections::BTreeMap, process::Command, time::Duration};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use super::{
+    Tier,
+    guest::Guest,
+    kernel::{Kernel, Release},
+};
+use crate::child;
+
+/// For one boot with all tests, under emulation on a busy machine.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// What came of one boot.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) release: Release,
+    pub(crate) tier: Tier,
+    /// As `uname -r` says.
+    pub(crate) kernel: String,
+    pub(crate) doctor: Doctor,
+    pub(crate) passed: Vec<String>,
+    pub(crate) failed: Vec<String>,
+    /// What each test found, sorted, by the test's name.
+    pub(crate) findings: BTreeMap<String, String>,
+}
+
+/// What `probe doctor --json` said, as far as it goes into the table.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Doctor {
+    pub(crate) problem: Option<String>,
+    pub(crate) hooks: Vec<Hook>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Hook {
+    pub(crate) hook: String,
+    /// How it is attached; `None`: it is not.
+    pub(crate) tier: Option<String>,
+    pub(crate) reason: Option<String>,
+}
+
+/// Boots, runs the tests, and waits for the end.
+///
+/// # Errors
+/// If the machine did not come as far as to run all tests. A failed test is none.
+pub(super) fn run(kernel: &Kernel, tier: Tier, guest: &Guest, verbose: bool) -> anyhow::Result<Report> {
+    let directory = tempfile::tempdir().context("make a temporary directory")?;
+    let initrd = directory.path().join("initrd");
+    guest
+        .write(&initrd, kernel, tier)
+        .context("write the initial file system")?;
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg,thread=multi"])
+        // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
+        .args(["-cpu", "max,-cx16", "-smp", "2", "-m", "2G"])
+        .args(["-nographic", "-no-reboot", "-nic", "none", "-kernel"])
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(&initrd)
+        .args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    let mut log = Log::new(kernel.release, tier);
+    let status = child::run(&mut qemu, LIMIT, |line| {
+        let line = line.trim_end_matches('\r');
+        if verbose {
+            child::print(line);
+        }
+        log.line(line, verbose);
+    });
+    let all = std::mem::take(&mut log.all);
+    log.finish(status)
+        .inspect(|report| {
+            if !report.failed.is_empty() && !verbose {
+                all.iter().for_each(|l| child::print(l));
+            }
+        })
+        .inspect_err(|_| {
+            if !verbose {
+                all.iter().for_each(|l| child::print(l));
+            }
+        })
+}
+
+struct Log {
+    report: Report,
+    program: String,
+    ended: bool,
+    all: Vec<String>,
+}
+
+impl Log {
+    fn new(release: Release, tier: Tier) -> Self {
+        Self {
+            report: Report {
+                release,
+                tier,
+                kernel: String::new(),
+                doctor: Doctor::default(),
+                passed: Vec::new(),
+                failed: Vec::new(),
+                findings: BTreeMap::new(),
+            },
+            program: String::new(),
+            ended: false,
+            all: Vec::new(),
+        }
+    }
+
+    fn line(&mut self, line: &str, quiet: bool) {
+        let report = &mut self.report;
+        // The firmware leaves control characters before the first line.
+        if let Some((_, kernel)) = line.split_once("VM-START ") {
+            report.kernel = kernel.to_owned();
+        } else if let Some(json) = line.strip_prefix("VM-DOCTOR ") {
+            match serde_json::from_str(json) {
+                Ok(doctor) => report.doctor = doctor,
+                Err(error) => report.doctor.problem = Some(format!("probe doctor said {json:?}: {error}")),
+            }
+        } else if let Some(program) = line.strip_prefix("VM-TEST ") {
+            self.program = program.to_owned();
+        } else if let Some((test, findings)) =
+            line.strip_prefix("VM-FINDINGS ").and_then(|l| l.split_once(": "))
+        {
+            report.findings.insert(test.to_owned(), findings.to_owned());
+        } else if line.starts_with("VM-END ") {
+            self.ended = true;
+        } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
+            let name = format!("{}::{name}", self.program);
+            if !quiet {
+                child::print(&format!(
+                    "{} {}: {name} ... {verdict}",
+                    report.release, report.tier
+                ));
+            }
+            match verdict {
+                "ok" => report.passed.push(name),
+                "ignored" => {}
+                _ => report.failed.push(name),
+            }
+        }
+        self.all.push(line.to_owned());
+    }
+
+    fn finish(self, status: anyhow::Result<std::process::ExitStatus>) -> anyhow::Result<Report> {
+        let report = self.report;
+        let status = status?;
+        if report.kernel.is_empty() {
+            bail!("the kernel did not start ({status})");
+        }
+        if let Some(problem) = &report.doctor.problem {
+            bail!("nothing could be loaded: {problem}");
+        }
+        if !self.ended {
+            bail!(
+                "the machine ended ({status}) during {}, after {} tests",
+                self.program,
+                report.passed.len()
+            );
+        }
+        if report.passed.is_empty() && report.failed.is_empty() {
+            bail!("no test ran");
+        }
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn what_the_machine_printed_becomes_a_report() {
+        let mut log = Log::new(Release::V6_1, Tier::Fentry);
+        for line in [
+            "SeaBIOS",
+            "VM-START 6.1.0",
+            r#"VM-DOCTOR {"problem":null,"hooks":[{"hook":"unix_bind","tier":"fentry","reason":null}]}"#,
+            "VM-TEST sockets",
+            "test a ... ok",
+            "test b ... FAILED",
+            "VM-FINDINGS sockets.a: stale-socket d",
+            "VM-END 1",
+        ] {
+            log.line(line, true);
+        }
+        let report = log.finish(Ok(std::process::ExitStatus::from_raw(0))).unwrap();
+        assert_eq!(report.passed, ["sockets::a"]);
+        assert_eq!(report.failed, ["sockets::b"]);
+        assert_eq!(report.findings["sockets.a"], "stale-socket d");
+        assert_eq!(report.doctor.hooks[0].hook, "unix_bind");
+    }
+
+    #[test]
+    fn a_machine_that_dies_is_an_error() {
+        let mut log = Log::new(Release::V6_1, Tier::Fentry);
+        log.line("VM-START 6.1.0", true);
+        log.line("test a ... ok", true);
+        assert!(log.finish(Ok(std::process::ExitStatus::from_raw(0))).is_err());
+    }
+}
