@@ -18,17 +18,21 @@ impl Engine {
         inode: Option<u64>,
         error: Option<i32>,
     ) {
+        let at = self.at;
         for a in self.declared_as(address) {
             let seq = self.next_seq();
             let Some(ledger) = self.addresses.get_mut(&a) else {
                 continue;
             };
-            if let Some(inode) = inode.filter(|_| error.is_none() && a.path().is_some()) {
-                // The directory tells of the new name too.
-                ledger.note_bound(inode);
-            }
+            // The directory tells of the new name too.
+            let news = match inode.filter(|_| error.is_none() && a.path().is_some()) {
+                Some(inode) => ledger.note_bound(inode, process.id, at),
+                None => true,
+            };
             for s in ledger.services.clone() {
-                self.show_bind(s, seq, &a, &process, error);
+                if news {
+                    self.show_bind(s, seq, &a, &process, error);
+                }
                 let service = &self.services[s];
                 let own = !service.decl.has_selector() || service.members.contains_key(&process.id);
                 if own {

@@ -19,6 +19,8 @@ pub(super) struct AddressLedger {
     pub(super) told: VecDeque<u64>,
     /// The socket of a bind that an edge has told: the name that appears with it is no news.
     pub(super) bound: Option<Bound>,
+    /// The last name that was told to appear without its bind being known, and who made it.
+    pub(super) named: Option<(Nanos, Option<ProcId>)>,
     pub(super) dead: VecDeque<Dead>,
     /// Holders that may belong to no service, to be named.
     pub(super) strangers: BTreeMap<ProcId, Process>,
@@ -31,6 +33,9 @@ pub(super) struct AddressLedger {
     /// Asking again until it is ready or settled: next wait, and when to give up.
     pub(super) pending: Option<Pending>,
 }
+
+/// How far apart the two sources can tell of one bind.
+const ONE_BIND: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A bind that an edge has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,11 +165,18 @@ impl AddressLedger {
         self.changes.push_back(change);
     }
 
-    /// A socket was bound to the path.
-    pub(super) fn note_bound(&mut self, inode: u64) {
-        if self.bound.is_none_or(|b| b.inode != inode) {
-            self.bound = Some(Bound { inode, named: false });
+    /// A process bound a socket to the path. `false`: the name was told already, which the file system does in the middle
+    /// of a bind.
+    pub(super) fn note_bound(&mut self, inode: u64, by: ProcId, at: Nanos) -> bool {
+        if self.bound.is_some_and(|b| b.inode == inode) {
+            return true;
         }
+        let named = self.named.take().is_some_and(|(when, who)| {
+            let apart = at.since(when).max(when.since(at));
+            apart <= ONE_BIND && who.is_none_or(|who| who == by)
+        });
+        self.bound = Some(Bound { inode, named });
+        !named
     }
 
     /// A listener ended that an edge told of and no level: it lived too shortly.

@@ -67,7 +67,7 @@ impl Engine {
                 entry.socket.state = SocketState::Listening;
             }
             if let Some(inode) = inode.filter(|_| a.path().is_some()) {
-                ledger.note_bound(inode);
+                ledger.note_bound(inode, process.id, at);
             }
             let services = ledger.services.clone();
             for s in services {
@@ -150,6 +150,12 @@ impl Engine {
                 .addresses
                 .get_mut(address)
                 .is_some_and(AddressLedger::is_told_name);
+        if change == PathChange::Created
+            && !told
+            && let Some(ledger) = self.addresses.get_mut(address)
+        {
+            ledger.named = Some((at, actor.as_ref().map(|a| a.id)));
+        }
         for s in services {
             if let Some(a) = &actor
                 && let Some(m) = self.services[s].members.get_mut(&a.id)

@@ -138,3 +138,17 @@ fn a_listener_that_no_look_has_seen_ends_once() {
     assert_eq!(shown(&w, EventKind::Listen), 1);
     assert_eq!(shown(&w, EventKind::Close), 1);
 }
+
+#[test]
+fn a_name_that_is_told_before_its_bind_is_the_same_bind() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.shown.clear();
+    w.path_changed(PathChange::Created, Some(50));
+    bind(&mut w, 50, None);
+    assert_eq!(shown(&w, EventKind::Bind), 1);
+    // A later bind is another one.
+    w.pass(ms(2_000));
+    bind(&mut w, 50, Some(libc::EADDRINUSE));
+    assert_eq!(shown(&w, EventKind::Bind), 2);
+}
