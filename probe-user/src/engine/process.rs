@@ -441,6 +441,8 @@ impl Engine {
         let (at, seq) = (self.at, self.next_seq());
         let held = self.held_by(s, &process.id);
         let known = self.known_sockets(s);
+        // Whoever the PID file has come to name has taken over, and lives its own life.
+        let taken_over = self.services[s].named_by_pid_file() == Some(process.id);
         let blind = self.blind.is_some();
         let foreign_holder = self.others_hold(s, &process.id);
         let instance_holds = self.instance_holds(s, &process.id);
@@ -471,7 +473,7 @@ impl Engine {
         let followed = service
             .last_end
             .as_ref()
-            .filter(|e| was_main && e.generation == service.generation);
+            .filter(|e| was_main && !taken_over && e.generation == service.generation);
         let stopped = followed.filter(|e| e.explains_leftovers() && at <= e.at + service.decl.stop_within);
         let follows_clean_end = stopped.is_some_and(|e| e.kind == EndKind::Clean);
         let follows_crash = followed.is_some_and(|e| e.kind == EndKind::Crash);

@@ -4,7 +4,8 @@ use super::world::{World, ms, service};
 use crate::{
     config::Service,
     engine::finding::{EventKind, Kind},
-    event::{ExitStatus, FileId, Holder, What},
+    event::{Disposition, ExitStatus, FileId, Holder, SnapshotReason, What},
+    signal::Signal,
 };
 
 const OLD: FileId = FileId { dev: 1, ino: 1000 };
@@ -90,4 +91,31 @@ fn an_upgraded_executable_is_the_declared_one() {
         w.tell(What::Exec { process });
         assert_eq!(w.engine.members().any(|id| id.pid == pid), member, "{pid}");
     }
+}
+
+/// A binary upgrade: the old master is asked to leave, and what happens to the new one soon after is its own affair.
+#[test]
+fn a_new_master_that_the_pid_file_names_is_not_stopped_with_the_old_one() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 51);
+    w.pass(ms(100));
+    w.write_pid_file(51);
+    let (new, old) = (w.processes[&51].id, w.processes[&50].id);
+    for s in &mut w.sockets {
+        assert!(s.holders.iter().any(|h| h.process == old));
+        s.holders.push(Holder { process: new, fd: 3 });
+    }
+    w.snapshot(SnapshotReason::Interval);
+    w.signal(50, Signal::QUIT, 99, Disposition::Caught);
+    w.exit(50, ExitStatus::Code(0));
+    w.pass(ms(8_000));
+    w.findings.clear();
+    w.kill(51, 99);
+    assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
+    assert!(
+        !w.opened().contains(&Kind::KilledWhileStopping),
+        "{:?}",
+        w.opened()
+    );
 }
