@@ -8,6 +8,7 @@ mod netns;
 mod place;
 mod probe;
 mod service;
+mod site;
 pub mod span;
 mod tree;
 

@@ -17,6 +17,7 @@ use crate::{
     sources::{
         observer::{Found, Listeners},
         path, pid_file,
+        view::View,
     },
 };
 
@@ -61,7 +62,7 @@ impl Host {
         let pid_files = run
             .pid_files
             .into_iter()
-            .filter_map(|path| match pid_file::read(&path).content {
+            .filter_map(|path| match pid_file::read(&path, None, &View::default()).content {
                 PidFileContent::Pid(pid) => Some((path, pid)),
                 _ => None,
             });

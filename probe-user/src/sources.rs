@@ -9,9 +9,12 @@ pub mod namespace;
 pub mod observer;
 pub mod path;
 pub mod pid_file;
+mod pid_namespace;
 pub mod process;
 pub mod process_state;
+pub mod root;
 pub mod sock_diag;
+pub mod view;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -197,9 +197,10 @@ pub enum Effect {
         count: u64,
     },
     /// Look at this address and answer with [`crate::event::What::Address`].
-    Settle(crate::address::Address),
-    /// Read the PID file of this path and answer with [`crate::event::What::PidFile`].
-    ReadPidFile(String),
+    Settle(crate::address::Site),
+    /// Read the PID file of this path, as this service means it where one is named, and answer with
+    /// [`crate::event::What::PidFile`].
+    ReadPidFile(String, Option<String>),
     /// Look at this process and answer with [`crate::event::What::Process`].
     Look(ProcId),
     /// The kernel shall report this process and its future children.
