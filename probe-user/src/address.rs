@@ -151,6 +151,15 @@ pub struct Site {
     pub of: Option<String>,
 }
 
+impl FromStr for Site {
+    type Err = AddressError;
+
+    /// An address that all who declare it mean alike.
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        text.parse::<Address>().map(Self::from)
+    }
+}
+
 impl From<Address> for Site {
     fn from(address: Address) -> Self {
         Self { address, of: None }

@@ -6,12 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::BorrowedFd,
-    path::PathBuf,
     time::Duration,
 };
 
 use crate::{
-    address::Address,
+    address::{Address, Site},
     clock::{self, Nanos},
     config::Config,
     engine::{Effect, Engine},
@@ -19,11 +18,13 @@ use crate::{
     kernel::{Kernel, MapsError, Ring, Wanted},
     sources::{
         close_watch::{CloseWatch, CloseWatchError, Closed},
+        declared_paths::{Declared, DeclaredPaths, PidFile},
         directory_watch::{DirectoryEvent, DirectoryWatch},
         file_watch::{FileEvent, FileWatch},
         heartbeat::Heartbeats,
         observer::Observer,
         path, pid_file, process, process_state,
+        view::Views,
     },
     trace,
 };
@@ -67,9 +68,9 @@ pub struct Runtime {
     directories: DirectoryWatch,
     files: FileWatch,
     heartbeats: Heartbeats,
-    /// Declared paths by what they are.
-    sockets: BTreeMap<PathBuf, Address>,
-    pid_files: BTreeMap<PathBuf, String>,
+    /// What each service means by its names, and where its paths are.
+    views: Views,
+    paths: DeclaredPaths,
     trace: Option<trace::Writer>,
     /// Why recording stopped, once it has.
     trace_error: Option<trace::TraceError>,
@@ -77,8 +78,8 @@ pub struct Runtime {
     /// The ring's events of one batch, before they are queued.
     records: Vec<Event>,
     /// What is to be looked at when the events at hand are through.
-    settle: BTreeSet<Address>,
-    read_pid_files: BTreeSet<String>,
+    settle: BTreeSet<Site>,
+    read_pid_files: BTreeSet<PidFile>,
     looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
     count_losses_at: Option<Nanos>,
@@ -114,20 +115,9 @@ impl Runtime {
         trace: Option<trace::Writer>,
     ) -> Result<Self, RuntimeError> {
         let mut directories = DirectoryWatch::new().map_err(RuntimeError::Directories)?;
-        let mut sockets = BTreeMap::new();
-        let mut pid_files = BTreeMap::new();
-        for s in &config.services {
-            for a in &s.listen {
-                if let Some(path) = a.path() {
-                    directories.add(path);
-                    sockets.insert(path.to_owned(), a.clone());
-                }
-            }
-            if let Some(path) = &s.pid_file {
-                directories.add(path.as_ref());
-                pid_files.insert(PathBuf::from(path), path.clone());
-            }
-        }
+        let views = Views::new(&config);
+        let paths = DeclaredPaths::new(&config, &views);
+        directories.add_all(paths.all().cloned());
         kernel.want(&wanted(&config, exes))?;
         let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
         let ring = kernel.ring().ok_or(RuntimeError::NoRing)?;
@@ -141,8 +131,8 @@ impl Runtime {
             directories,
             files: FileWatch::new().map_err(RuntimeError::Files)?,
             heartbeats,
-            sockets,
-            pid_files,
+            views,
+            paths,
             trace,
             trace_error: None,
             queue: VecDeque::new(),
@@ -157,10 +147,13 @@ impl Runtime {
 
     /// Takes the first snapshot, and then what happened since the programs were attached.
     pub fn begin(&mut self, sink: &mut Sink<'_>) {
-        for path in self.pid_files.values() {
-            if let Err(e) = self.files.watch(path.as_ref()) {
-                tracing::warn!("changes of {path} may be noticed late: {e}");
-            }
+        self.views.guess(&self.config);
+        for i in 0..self.config.services.len() {
+            self.watch_paths(i);
+        }
+        let pid_files: Vec<PidFile> = self.paths.pid_files().map(|(file, _)| file.clone()).collect();
+        for file in &pid_files {
+            self.watch_pid_file(file);
         }
         self.resync = Some(SnapshotReason::Start);
         self.run(sink);
@@ -272,25 +265,26 @@ impl Runtime {
     }
 
     fn take_notifications(&mut self) {
-        let (queue, kernel) = (&mut self.queue, &self.kernel);
-        let (sockets, pid_files) = (&self.sockets, &self.pid_files);
+        let (queue, kernel, paths) = (&mut self.queue, &self.kernel, &self.paths);
         let mut appeared = Vec::new();
         self.directories.drain(|event| match event {
             DirectoryEvent::Name { path, change, pid } => {
                 let actor = pid.and_then(|pid| who(kernel, pid));
-                if let Some(address) = sockets.get(&path) {
-                    let address = address.clone();
-                    queue.push_back(observed(What::Path {
-                        address,
-                        change,
-                        actor: actor.clone(),
-                    }));
-                }
-                if let Some(path) = pid_files.get(&path) {
-                    queue.push_back(observed(What::PidFilePath {
-                        path: path.clone(),
-                        change,
-                        actor,
+                for declared in paths.at(&path) {
+                    let actor = actor.clone();
+                    queue.push_back(observed(match declared.clone() {
+                        Declared::Socket(Site { address, of }) => What::Path {
+                            address,
+                            of,
+                            change,
+                            actor,
+                        },
+                        Declared::PidFile(PidFile { path, of }) => What::PidFilePath {
+                            path,
+                            of,
+                            change,
+                            actor,
+                        },
                     }));
                 }
             }
@@ -303,15 +297,23 @@ impl Runtime {
             }
         });
         for path in appeared {
-            self.settle.extend(self.sockets.get(&path).cloned());
-            self.read_pid_files.extend(self.pid_files.get(&path).cloned());
+            for declared in self.paths.at(&path).cloned().collect::<Vec<_>>() {
+                self.look_again(declared);
+            }
         }
-        let pid_files = &mut self.read_pid_files;
         let mut lost = 0;
+        let mut written = Vec::new();
         self.files.drain(|event| match event {
-            FileEvent::Written(path) => pid_files.extend(self.pid_files.get(&path).cloned()),
+            FileEvent::Written(path) => written.push(path),
             FileEvent::Overflow => lost += 1,
         });
+        for path in written {
+            let pid_files = self.paths.at(&path).filter_map(|declared| match declared {
+                Declared::PidFile(file) => Some(file.clone()),
+                Declared::Socket(_) => None,
+            });
+            self.read_pid_files.extend(pid_files);
+        }
         if lost > 0 {
             self.queue.push_back(observed(What::Lost {
                 source: "file notifications".into(),
@@ -339,16 +341,11 @@ impl Runtime {
             while let Some(event) = self.queue.pop_front() {
                 self.feed(event, sink);
             }
-            if let Some(address) = self.settle.pop_first() {
-                self.look_at(&address);
-            } else if let Some(path) = self.read_pid_files.pop_first() {
-                // Watched first: what is written after this reading is told.
-                if let Err(e) = self.files.watch(path.as_ref()) {
-                    tracing::warn!("changes of {path} may be noticed late: {e}");
-                }
-                let at = clock::now();
-                let state = pid_file::read(path.as_ref());
-                self.tell_level(at, What::PidFile(state));
+            self.follow_mains();
+            if let Some(site) = self.settle.pop_first() {
+                self.look_at(&site);
+            } else if let Some(file) = self.read_pid_files.pop_first() {
+                self.read_pid_file(&file);
             } else if let Some(id) = self.looks.pop_first() {
                 let at = clock::now();
                 let state = process_state::look(id);
@@ -378,11 +375,11 @@ impl Runtime {
         for effect in self.engine.apply(event, now) {
             match effect {
                 Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(&effect),
-                Effect::Settle(address) => {
-                    self.settle.insert(address);
+                Effect::Settle(site) => {
+                    self.settle.insert(site);
                 }
-                Effect::ReadPidFile(path) => {
-                    self.read_pid_files.insert(path);
+                Effect::ReadPidFile(path, of) => {
+                    self.read_pid_files.insert(PidFile { path, of });
                 }
                 Effect::Look(id) => {
                     self.looks.insert(id);
@@ -411,9 +408,80 @@ impl Runtime {
         }
     }
 
-    fn look_at(&mut self, address: &Address) {
+    /// Main processes that began or ended may have other roots and network namespaces than those before them.
+    fn follow_mains(&mut self) {
+        // Before the first snapshot nobody has joined anything.
+        if self.resync == Some(SnapshotReason::Start) {
+            return;
+        }
+        let changed = self.views.follow(self.engine.mains());
+        for i in changed {
+            self.watch_paths(i);
+            self.settle.extend(self.views.sites(i));
+            for declared in self.paths.of_service(i).to_vec() {
+                self.look_again(declared);
+            }
+        }
+    }
+
+    /// The service's main process may have changed its root directory since its paths were looked at.
+    fn refresh(&mut self, service: Option<usize>) {
+        if let Some(i) = service
+            && self.views.refresh(i)
+        {
+            self.watch_paths(i);
+        }
+    }
+
+    /// Watches the paths of a service where they are now.
+    fn watch_paths(&mut self, i: usize) {
+        let moved = self.paths.update(i, self.views.service(i));
+        for place in &moved.gone {
+            self.directories.remove(place.clone());
+            self.files.forget(place);
+        }
+        self.directories.add_all(moved.new);
+    }
+
+    fn look_again(&mut self, declared: Declared) {
+        match declared {
+            Declared::Socket(site) => {
+                self.settle.insert(site);
+            }
+            Declared::PidFile(file) => {
+                self.read_pid_files.insert(file);
+            }
+        }
+    }
+
+    fn watch_pid_file(&mut self, file: &PidFile) {
+        let Some(owner) = self.paths.owner(file) else {
+            return;
+        };
+        for place in self.views.service(owner).places(file.path.as_ref()) {
+            if let Err(e) = self.files.watch(&place) {
+                tracing::warn!("changes of {place} may be noticed late: {e}");
+            }
+        }
+    }
+
+    fn read_pid_file(&mut self, file: &PidFile) {
+        let Some(owner) = self.paths.owner(file) else {
+            return;
+        };
+        self.refresh(Some(owner));
+        // Watched first: what is written after this reading is told.
+        self.watch_pid_file(file);
         let at = clock::now();
-        let state = self.observer.address(address);
+        let view = self.views.service(owner);
+        let state = pid_file::read(file.path.as_ref(), file.of.as_deref(), view);
+        self.tell_level(at, What::PidFile(state));
+    }
+
+    fn look_at(&mut self, site: &Site) {
+        self.refresh(self.views.owner(site));
+        let at = clock::now();
+        let state = self.observer.site(site, &self.views.of(site));
         self.follow_sockets(&state);
         self.tell_level(at, What::Address(state));
     }
@@ -422,7 +490,10 @@ impl Runtime {
         let queue = &mut self.queue;
         self.heartbeats
             .initial(clock::now(), |what| queue.push_back(observed(what)));
-        let mut snapshot = self.observer.snapshot(&self.config, reason);
+        for i in 0..self.config.services.len() {
+            self.refresh(Some(i));
+        }
+        let mut snapshot = self.observer.snapshot(&self.config, &self.views, reason);
         // Members stay members for as long as they live, whether or not a declaration still selects them.
         let listed: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
         let others: Vec<Process> = self
@@ -468,7 +539,7 @@ impl Runtime {
                         }
                     }
                     if !watched {
-                        self.settle.insert(state.address.clone());
+                        self.settle.insert(state.site());
                     }
                 }
             }

@@ -2,6 +2,7 @@
 //! Nothing here judges; everything here answers with types of [`crate::event`].
 
 pub mod close_watch;
+pub mod declared_paths;
 pub mod directory_watch;
 pub mod file_watch;
 pub mod heartbeat;

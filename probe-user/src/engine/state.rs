@@ -6,9 +6,7 @@ use crate::{
     address::Site,
     clock::Nanos,
     config::Service,
-    event::{
-        Actor, Disposition, ExitStatus, PidFileState, ProcId, Process, ProcessState, SignalResult,
-    },
+    event::{Actor, Disposition, ExitStatus, PidFileState, ProcId, Process, ProcessState, SignalResult},
     signal::Signal,
 };
 

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    address::Address,
-    config::Service,
-    event::ProcId,
-};
+use crate::{address::Address, config::Service, event::ProcId};
 
 /// What is watched of one service, said once before its first event.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -199,7 +199,11 @@ impl Observer {
             .collect();
         let (dumps, netns) = self.dump(wanted, &asked);
         let after = find();
-        let moved = asked.iter().zip(&after).map(|(a, after)| a.before != *after).collect();
+        let moved = asked
+            .iter()
+            .zip(&after)
+            .map(|(a, after)| a.before != *after)
+            .collect();
 
         let mut states = Vec::with_capacity(wanted.len());
         let mut by_name_only = BTreeSet::new();

@@ -136,7 +136,7 @@ pub fn file_id_at(root: &Root, path: &Path) -> io::Result<FileId> {
 
 /// No such name; also not on the way there.
 pub(super) fn is_absent(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ESRCH))
+    matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
 fn file_id_in(path: &Path, whose_mounts: &str) -> io::Result<FileId> {

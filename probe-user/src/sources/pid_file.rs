@@ -54,7 +54,10 @@ pub fn read(path: &Path, of: Option<&str>, view: &View) -> PidFileState {
         process: None,
     };
     if let PidFileContent::Pid(written) = state.content {
-        match view.process.and_then(|main| pid_namespace::translate(written, main, &root)) {
+        match view
+            .process
+            .and_then(|main| pid_namespace::translate(written, main, &root))
+        {
             None => state.process = process::read(written).ok().flatten(),
             Some(process) => {
                 state.local = Some(written);

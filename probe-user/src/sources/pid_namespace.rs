@@ -40,6 +40,14 @@ pub(super) fn translate(written: u32, main: ProcId, root: &Root) -> Option<Optio
     Some(None)
 }
 
+/// Whether a process is in another pid namespace than ours.
+pub(super) fn is_foreign(pid: u32) -> bool {
+    match (of(pid), fs::read_link("/proc/self/ns/pid")) {
+        (Some(theirs), Ok(ours)) => theirs != ours,
+        _ => false,
+    }
+}
+
 /// The pid namespace of a process, by its name.
 fn of(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/pid")).ok()

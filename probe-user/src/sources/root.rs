@@ -70,9 +70,10 @@ impl Root {
             Self::Host => return Ok(openat(CWD, path, flags, Mode::empty())?),
             Self::Directory(root) => openat(CWD, root, directory, Mode::empty())?,
             Self::Process(id) => {
-                let root = openat(CWD, format!("/proc/{}/root", id.pid), directory, Mode::empty())?;
+                let root = openat(CWD, format!("/proc/{}/root", id.pid), directory, Mode::empty());
+                // That it has ended must not look like an absent file.
                 still(*id)?;
-                root
+                root?
             }
         };
         for _ in 1..ATTEMPTS {
@@ -81,13 +82,7 @@ impl Root {
                 other => return Ok(other?),
             }
         }
-        Ok(openat2(
-            &root,
-            path,
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )?)
+        Ok(openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
     }
 
     /// Whose mounts `path`'s file systems are found among, as [`path::file_id`] wants it.
@@ -124,12 +119,32 @@ impl Rooted {
         }
     }
 
+    /// Its directory; the root directory's own is itself.
+    pub fn parent(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            path: self.path.parent().unwrap_or(Path::new("/")).to_owned(),
+        }
+    }
+
     /// The last component itself, not what it links to.
     ///
     /// # Errors
     /// As for [`Root::open`].
     pub fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
         self.root.open(&self.path, flags | OFlags::NOFOLLOW)
+    }
+}
+
+impl From<&Path> for Rooted {
+    fn from(path: &Path) -> Self {
+        Self::host(path)
+    }
+}
+
+impl From<&PathBuf> for Rooted {
+    fn from(path: &PathBuf) -> Self {
+        Self::host(path)
     }
 }
 

@@ -21,7 +21,8 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+            sockopt,
         },
         time::{TimeVal, TimeValLike},
     },
@@ -341,9 +342,11 @@ fn open_in(namespace: &File) -> Result<OwnedFd, DiagError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("netns".into());
         let thread = thread.spawn_scoped(scope, work).map_err(DiagError::Open)?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(DiagError::Open(io::Error::other("the thread that made it panicked"))))
+        thread.join().unwrap_or_else(|_| {
+            Err(DiagError::Open(io::Error::other(
+                "the thread that made it panicked",
+            )))
+        })
     })
 }
 

@@ -1,19 +1,18 @@
 //! What a service means by its addresses and paths: its network namespace, and its main process's root directory.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     namespace::{self, NetNamespace},
     path::{self, Stamp},
+    pid_file, pid_namespace, process,
     root::{Root, Rooted},
 };
 use crate::{
     address::Site,
-    config::{Config, Netns},
-    event::{PathState, ProcId},
+    config::{Config, Netns, Service},
+    engine::membership,
+    event::{PathState, ProcId, Process},
 };
 
 /// Of one service.
@@ -24,6 +23,8 @@ pub struct View {
     pub process: Option<ProcId>,
     /// Its root directory; that of the last one while there is none, where that is still a directory of the host.
     pub root: Root,
+    /// Its pids are not the host's.
+    foreign_pids: bool,
 }
 
 impl View {
@@ -87,6 +88,7 @@ pub struct Views {
     views: Vec<View>,
     /// Sites and PID files that are meant differently by each service, and those of one service, by who declares them.
     owners: BTreeMap<Site, usize>,
+    sites: Vec<Vec<Site>>,
 }
 
 impl Views {
@@ -100,27 +102,69 @@ impl Views {
             })
             .collect();
         let mut owners = BTreeMap::new();
-        for (i, sites) in config.sites().into_iter().enumerate() {
+        let sites = config.sites();
+        for (i, sites) in sites.iter().enumerate() {
             for site in sites {
-                owners.entry(site).or_insert(i);
+                owners.entry(site.clone()).or_insert(i);
             }
         }
-        Self { views, owners }
+        Self { views, owners, sites }
     }
 
     /// Takes over who the main processes are, in the order of the configuration. Returns the services that mean something
     /// else by their names now.
-    pub fn follow(&mut self, mains: &[Option<ProcId>]) -> Vec<usize> {
+    pub fn follow(&mut self, mains: Vec<Option<ProcId>>) -> Vec<usize> {
         let mut changed = Vec::new();
         for (i, (view, main)) in self.views.iter_mut().zip(mains).enumerate() {
-            if view.process != *main {
-                view.process = *main;
-                if view.refresh() || view.netns == Netns::Main {
+            if view.process != main {
+                view.process = main;
+                let pids = main.is_some_and(|id| pid_namespace::is_foreign(id.pid));
+                let foreign_pids = std::mem::replace(&mut view.foreign_pids, pids);
+                if view.refresh() || view.netns == Netns::Main || pids || foreign_pids {
                     changed.push(i);
                 }
             }
         }
         changed
+    }
+
+    /// Who will be the main processes, before anybody has joined a service: the PID file's, or the oldest process that
+    /// the declaration selects. Without it the first look would mean the host's names.
+    pub fn guess(&mut self, config: &Config) {
+        let selects = |s: &Service| s.has_selector() || s.pid_file.is_some();
+        if !config.services.iter().any(selects) {
+            return;
+        }
+        let all = process::all().unwrap_or_default();
+        for (view, service) in self.views.iter_mut().zip(&config.services) {
+            let exe = service
+                .exe
+                .as_deref()
+                .and_then(|e| path::file_id(e.as_ref()).ok());
+            let selected: BTreeMap<ProcId, &Process> = all
+                .iter()
+                .filter(|p| membership::selects(service, exe, p))
+                .map(|p| (p.id, p))
+                .collect();
+            let is_root = |p: &&&Process| p.parent.is_none_or(|parent| !selected.contains_key(&parent));
+            let oldest = selected.values().filter(is_root).min_by_key(|p| (p.start, p.id));
+            let Some(id) = oldest.map(|p| p.id) else { continue };
+            view.process = Some(id);
+            view.refresh();
+            // The file may name another of them.
+            let named = service.pid_file.as_deref();
+            let named = named.and_then(|file| pid_file::read(file.as_ref(), None, view).process);
+            if let Some(named) = named.filter(|p| selected.contains_key(&p.id)) {
+                view.process = Some(named.id);
+                view.refresh();
+            }
+            view.foreign_pids = view.process.is_some_and(|id| pid_namespace::is_foreign(id.pid));
+        }
+    }
+
+    /// The addresses of a service.
+    pub fn sites(&self, i: usize) -> Vec<Site> {
+        self.sites.get(i).cloned().unwrap_or_default()
     }
 
     pub fn service(&self, i: usize) -> &View {

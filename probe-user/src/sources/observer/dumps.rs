@@ -51,7 +51,10 @@ impl Dumps {
         let mut dumps = Self::default();
         if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
             let unix = diag.unix().and_then(|mut sockets| {
-                if sites.iter().any(|a| is_unexplained(a, seen.get(a.site), &sockets)) {
+                if sites
+                    .iter()
+                    .any(|a| is_unexplained(a, seen.get(a.site), &sockets))
+                {
                     sockets.extend(diag.unix_connected_datagram()?);
                 }
                 Ok(sockets)
@@ -161,11 +164,7 @@ pub(super) fn inet(diag: &mut Diag, protocol: u16) -> Result<Vec<InetSocket>, St
 }
 
 /// Whether something is missing that a connected datagram socket would explain.
-fn is_unexplained(
-    asked: &Asked<'_>,
-    seen: Option<&BTreeSet<SocketId>>,
-    sockets: &[UnixSocket],
-) -> bool {
+fn is_unexplained(asked: &Asked<'_>, seen: Option<&BTreeSet<SocketId>>, sockets: &[UnixSocket]) -> bool {
     if !seen.is_none_or(|ids| ids.iter().all(|id| sockets.iter().any(|s| s.id == *id))) {
         return true;
     }
@@ -186,7 +185,9 @@ fn unix_match(
 ) -> Option<Match> {
     let path = found.map(|(_, stamp)| &stamp.state);
     let by_name = match (&socket.name, address) {
-        (UnixName::Path(name), Address::Unix(want)) => is_same_name(name, want, found.map(|(place, _)| &place.root)),
+        (UnixName::Path(name), Address::Unix(want)) => {
+            is_same_name(name, want, found.map(|(place, _)| &place.root))
+        }
         (UnixName::Abstract(name), Address::Abstract(want)) => name == want,
         _ => false,
     };
