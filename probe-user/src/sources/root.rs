@@ -166,3 +166,106 @@ fn still(id: ProcId) -> io::Result<()> {
         Err(io::Error::from_raw_os_error(libc::ESRCH))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::sources::testing::{Child, TempDir, alone};
+
+    fn identity(pid: u32) -> ProcId {
+        process::identity(pid).unwrap()
+    }
+
+    #[test]
+    fn links_inside_another_root_lead_nowhere_outside() {
+        let dir = TempDir::new("root");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("jail/run")).unwrap();
+        fs::write(at("secret"), "host").unwrap();
+        fs::write(at("jail/secret"), "jail").unwrap();
+        symlink("/secret", at("jail/absolute")).unwrap();
+        symlink("../../../secret", at("jail/run/above")).unwrap();
+        symlink("/", at("jail/run/slash")).unwrap();
+        symlink(at("secret"), at("jail/outside")).unwrap();
+        symlink("/proc/self/root", at("jail/magic")).unwrap();
+        let root = Root::Directory(at("jail"));
+        let jail = path::file_id(&at("jail/secret")).unwrap();
+        for name in ["/absolute", "/run/above", "/run/slash/secret", "/../../secret"] {
+            assert_eq!(path::file_id_at(&root, name.as_ref()).unwrap(), jail, "{name}");
+        }
+        assert!(path::file_id_at(&root, at("secret").as_path()).is_err());
+        assert!(path::file_id_at(&root, "/outside".as_ref()).is_err());
+        assert!(path::file_id_at(&root, "/magic/secret".as_ref()).is_err());
+        // The last component itself is never followed.
+        let place = Rooted {
+            root,
+            path: "/absolute".into(),
+        };
+        assert!(place.open(OFlags::RDONLY).is_err());
+    }
+
+    #[test]
+    fn a_process_s_root_is_found() {
+        let _alone = alone();
+        let dir = TempDir::new("chroot");
+        let jail = dir.path().to_owned();
+        let child = Child::holding(|| nix::unistd::chroot(&jail).unwrap());
+        let root = Root::of(identity(child.pid())).unwrap();
+        assert_eq!(root, Root::Directory(jail.clone()));
+        // Renamed under it: the name still leads there.
+        let moved = jail.with_extension("moved");
+        fs::rename(&jail, &moved).unwrap();
+        assert_eq!(
+            Root::of(identity(child.pid())).unwrap(),
+            Root::Directory(moved.clone())
+        );
+        fs::rename(&moved, &jail).unwrap();
+        // Removed under it: it has no name any more.
+        fs::remove_dir(&jail).unwrap();
+        let id = identity(child.pid());
+        assert_eq!(Root::of(id).unwrap(), Root::Process(id));
+        drop(child);
+        let gone = Root::Process(id);
+        let e = gone.open("/".as_ref(), OFlags::PATH).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::ESRCH), "gone is not absent");
+        assert_eq!(Root::of(identity(std::process::id())).unwrap(), Root::Host);
+    }
+
+    #[test]
+    fn a_directory_that_is_shared_is_the_host_s() {
+        use nix::{
+            mount::{MsFlags, mount},
+            sched::{CloneFlags, unshare},
+        };
+        let _alone = alone();
+        let dir = TempDir::new("mounts");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("private")).unwrap();
+        let private = at("private");
+        let child = Child::holding(|| {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some("tmpfs"), &private, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+            std::os::unix::net::UnixListener::bind(private.join("s")).unwrap()
+        });
+        let id = identity(child.pid());
+        let root = Root::of(id).unwrap();
+        assert_eq!(root, Root::Process(id));
+        assert_eq!(Rooted::new(&root, &at("s")), Rooted::host(&at("s")));
+        let place = Rooted::new(&root, &at("private/s"));
+        assert_eq!(place.root, root);
+        assert!(matches!(
+            path::stamp_at(&place).state,
+            crate::event::PathState::Socket(_)
+        ));
+        assert_eq!(path::state(&at("private/s")), crate::event::PathState::Absent);
+        drop(child);
+        assert!(matches!(
+            path::stamp_at(&place).state,
+            crate::event::PathState::Unknown(_)
+        ));
+    }
+}

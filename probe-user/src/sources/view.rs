@@ -188,3 +188,6 @@ impl Views {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

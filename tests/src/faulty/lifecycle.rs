@@ -68,3 +68,9 @@ pub(super) fn exec(sockets: &Sockets, pid_file: Option<&Path>) -> Result<()> {
     }
     Err(command.exec()).context("exec")
 }
+
+/// Changes the root directory, as daemons do that lock themselves in.
+pub(super) fn chroot(dir: &Path) -> Result<()> {
+    nix::unistd::chroot(dir).with_context(|| format!("chroot to {}", dir.display()))?;
+    Ok(std::env::set_current_dir("/")?)
+}
