@@ -33,7 +33,7 @@ use super::{
 use crate::{
     address::{Address, Site},
     clock,
-    config::Config,
+    config::{Config, Netns},
     event::{AddressState, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
     kernel::Iterators,
 };
@@ -310,7 +310,11 @@ impl Observer {
             };
             let dumps = dumps.map(|d| Some(Rc::new(d)));
             for i in members {
-                of[i] = dumps.clone();
+                let netns = &wanted[i].1.netns;
+                of[i] = dumps.clone().map_err(|e| match netns {
+                    Netns::Path(path) => format!("network namespace {path}: {e}"),
+                    Netns::Host | Netns::Main => e,
+                });
             }
         }
         (of, netns)

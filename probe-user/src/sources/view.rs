@@ -23,8 +23,8 @@ pub struct View {
     pub process: Option<ProcId>,
     /// Its root directory; that of the last one while there is none, where that is still a directory of the host.
     pub root: Root,
-    /// Its pids are not the host's.
-    foreign_pids: bool,
+    /// Its pids are not the host's; those of the last main process were not, while there is none.
+    pub foreign_pids: bool,
 }
 
 impl View {
@@ -118,9 +118,13 @@ impl Views {
         for (i, (view, main)) in self.views.iter_mut().zip(mains).enumerate() {
             if view.process != main {
                 view.process = main;
-                let pids = main.is_some_and(|id| pid_namespace::is_foreign(id.pid));
-                let foreign_pids = std::mem::replace(&mut view.foreign_pids, pids);
-                if view.refresh() || view.netns == Netns::Main || pids || foreign_pids {
+                let before = view.foreign_pids;
+                if let Some(id) = main {
+                    view.foreign_pids = pid_namespace::is_foreign(id.pid);
+                }
+                // Each main process may have a pid namespace of its own.
+                let pids = before || view.foreign_pids;
+                if view.refresh() || view.netns == Netns::Main || pids {
                     changed.push(i);
                 }
             }
