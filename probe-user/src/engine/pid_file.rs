@@ -37,6 +37,15 @@ impl Engine {
         let at = self.at;
         let mut joined = false;
         for s in self.index.of_pid_file(&state.path, state.of.as_deref()) {
+            let mut state = state.clone();
+            // The number means the same process as before, though nobody can say so any more: it has ended.
+            if let Some((known, ..)) = &self.services[s].pid_file
+                && state.process.is_none()
+                && state.local.is_some()
+                && (known.local, known.modified) == (state.local, state.modified)
+            {
+                state.content = known.content.clone();
+            }
             if self.services[s]
                 .pid_file
                 .as_ref()

@@ -54,10 +54,12 @@ pub fn read(path: &Path, of: Option<&str>, view: &View) -> PidFileState {
         process: None,
     };
     if let PidFileContent::Pid(written) = state.content {
-        match view
-            .process
-            .and_then(|main| pid_namespace::translate(written, main, &root))
-        {
+        let translated = match view.process {
+            Some(main) => pid_namespace::translate(written, main, &root),
+            // What it means ended with the last main process.
+            None => view.foreign_pids.then_some(None),
+        };
+        match translated {
             None => state.process = process::read(written).ok().flatten(),
             Some(process) => {
                 state.local = Some(written);

@@ -171,6 +171,13 @@ fn a_number_in_a_pid_file_is_of_the_main_process_s_pid_namespace() {
     fs::write(&file, format!("{}\n", std::process::id())).unwrap();
     let state = read();
     assert_eq!((state.local, state.process), (Some(std::process::id()), None));
+    // Once the main process has ended, nobody else is meant.
+    let ended = View {
+        foreign_pids: true,
+        ..View::default()
+    };
+    let state = pid_file::read(&file, None, &ended);
+    assert_eq!((state.local, state.process), (Some(std::process::id()), None));
     // Somebody outside wrote the number that the host knows it by.
     fs::write(&file, format!("{main}\n")).unwrap();
     let state = read();
