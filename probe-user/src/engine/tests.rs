@@ -2,6 +2,7 @@
 
 mod asked_stops;
 mod healthy;
+mod netns;
 mod order;
 mod processes;
 mod sockets;
