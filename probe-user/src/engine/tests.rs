@@ -4,6 +4,7 @@ mod asked_stops;
 mod episodes;
 mod handover;
 mod healthy;
+mod netns;
 mod order;
 mod processes;
 mod sockets;

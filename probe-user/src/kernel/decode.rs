@@ -59,19 +59,24 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         RecordKind::InetListen | RecordKind::InetBind => {
             let record: &InetRecord = record(kind, bytes)?;
             let (address, socket, inode) = socket(record)?;
+            let netns = (record.netns != 0).then_some(record.netns);
             What::Listen {
                 address,
                 process: process(&record.task, None),
                 socket,
                 inode,
+                netns,
             }
         }
         RecordKind::InetUnlisten | RecordKind::InetRelease => {
-            let (address, socket, inode) = socket(record(kind, bytes)?)?;
+            let record: &InetRecord = record(kind, bytes)?;
+            let (address, socket, inode) = socket(record)?;
+            let netns = (record.netns != 0).then_some(record.netns);
             What::Unlisten {
                 address,
                 socket,
                 inode,
+                netns,
             }
         }
     };
@@ -365,6 +370,7 @@ mod tests {
             protocol: IPPROTO_TCP,
             port: 80,
             cookie: 7,
+            netns: 4_026_531_840,
             ..zeroed()
         };
         record.addr[..4].copy_from_slice(&[127, 0, 0, 1]);
@@ -372,6 +378,7 @@ mod tests {
             address,
             socket,
             inode,
+            netns,
             ..
         } = decode(record.as_bytes()).unwrap().what
         else {
@@ -381,6 +388,7 @@ mod tests {
             (address.to_string().as_str(), socket, inode),
             ("tcp:127.0.0.1:80", Some(SocketId(7)), None)
         );
+        assert_eq!(netns, Some(4_026_531_840));
         record.protocol = 132;
         assert_eq!(
             decode(record.as_bytes()),

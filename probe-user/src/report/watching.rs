@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    address::Address,
-    config::{Netns, Service},
-    event::ProcId,
-};
+use crate::{address::Address, config::Service, event::ProcId};
 
 /// What is watched of one service, said once before its first event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +45,7 @@ pub type BlindSpot = (&'static str, fn(&Service) -> bool);
 
 /// What the tracepoint tier never sees, and whom that concerns. No hook tells of it that costs unrelated processes
 /// nothing.
-pub const CANNOT_SEE: [BlindSpot; 6] = [
+pub const CANNOT_SEE: [BlindSpot; 5] = [
     ("binds that fail", |s| !s.listen.is_empty()),
     (
         "the moment of listen() on a UNIX socket (noticed by asking the kernel)",
@@ -67,9 +63,6 @@ pub const CANNOT_SEE: [BlindSpot; 6] = [
         "binds of abstract addresses, until the kernel is asked the next time",
         |s| s.listen.iter().any(|a| matches!(a, Address::Abstract(_))),
     ),
-    ("addresses in other network namespaces", |s| {
-        s.netns != Netns::Host
-    }),
 ];
 
 fn has_unix(s: &Service) -> bool {
@@ -94,8 +87,7 @@ mod tests {
         service.listen = vec!["tcp:80".parse().unwrap()];
         assert_eq!(cannot_see(&service).collect::<Vec<_>>(), ["binds that fail"]);
         service.listen.push("unix:@a".parse().unwrap());
-        service.netns = Netns::Main;
-        assert_eq!(cannot_see(&service).count(), 5);
+        assert_eq!(cannot_see(&service).count(), 4);
         service.pid_file = Some("/run/a.pid".into());
         assert_eq!(cannot_see(&service).count(), CANNOT_SEE.len());
     }
