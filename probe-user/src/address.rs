@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A declared or observed address. The network namespace is the host's until services can name another.
+/// A declared or observed address. Which network namespace and which root directory it is meant in, the [`Site`] tells.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// A socket file, by absolute path.
@@ -138,6 +138,37 @@ impl fmt::Display for Inet {
             Some(IpAddr::V4(ip)) => write!(f, "{ip}:{}", self.port),
             Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
         }
+    }
+}
+
+/// A declared address, and who means it.
+///
+/// The same words mean different things to services with different network namespaces or root directories.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Site {
+    pub address: Address,
+    /// The one service that means it so. `None`: all services that declare it mean the same.
+    pub of: Option<String>,
+}
+
+impl FromStr for Site {
+    type Err = AddressError;
+
+    /// An address that all who declare it mean alike.
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        text.parse::<Address>().map(Self::from)
+    }
+}
+
+impl From<Address> for Site {
+    fn from(address: Address) -> Self {
+        Self { address, of: None }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
     }
 }
 

@@ -184,6 +184,8 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print a starter file from what runs here
     Discover,
+    /// Print its JSON schema, for editors
+    Schema,
 }
 
 /// From which level on the eBPF programs log.

@@ -17,6 +17,7 @@ use crate::{
     sources::{
         observer::{Found, Listeners},
         path, pid_file,
+        view::View,
     },
 };
 
@@ -58,13 +59,12 @@ impl Host {
         if fs::symlink_metadata(var_run).is_ok_and(|m| m.is_dir()) {
             run.directory(var_run, 0);
         }
-        let pid_files = run
-            .pid_files
-            .into_iter()
-            .filter_map(|path| match pid_file::read(&path).content {
+        let pid_files = run.pid_files.into_iter().filter_map(|path| {
+            match pid_file::read(&path, None, &View::default()).content {
                 PidFileContent::Pid(pid) => Some((path, pid)),
                 _ => None,
-            });
+            }
+        });
         let socket_files = run
             .sockets
             .into_iter()

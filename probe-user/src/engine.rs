@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    address::Address,
+    address::Site,
     clock::Nanos,
     config::Config,
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
@@ -45,7 +45,7 @@ use state::{Blind, ServiceState};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     Service(usize),
-    Address(Address),
+    Address(Site),
     Resync,
 }
 
@@ -59,7 +59,7 @@ pub struct Engine {
     member_of: BTreeMap<ProcId, Vec<usize>>,
     /// Processes that have ended: an identity never comes back.
     ended: Tombstones,
-    addresses: BTreeMap<Address, AddressLedger>,
+    addresses: BTreeMap<Site, AddressLedger>,
     by_name: BTreeMap<String, usize>,
     timers: BTreeSet<(Nanos, Due)>,
     timer_of: BTreeMap<Due, Nanos>,
@@ -79,14 +79,16 @@ pub struct Engine {
 impl Engine {
     /// `exes`: what each declared executable's path leads to now.
     pub fn new(config: Config, exes: &BTreeMap<String, FileId>) -> Self {
+        let sites = config.sites();
         let services: Vec<_> = config
             .services
             .iter()
-            .map(|s| ServiceState::new(s.clone()))
+            .zip(sites)
+            .map(|(s, sites)| ServiceState::new(s.clone(), sites))
             .collect();
-        let mut addresses: BTreeMap<Address, AddressLedger> = BTreeMap::new();
+        let mut addresses: BTreeMap<Site, AddressLedger> = BTreeMap::new();
         for (i, s) in services.iter().enumerate() {
-            for a in &s.decl.listen {
+            for a in &s.sites {
                 addresses.entry(a.clone()).or_default().services.push(i);
             }
         }
@@ -137,26 +139,35 @@ impl Engine {
                 process,
                 inode,
                 error,
+                netns,
                 ..
-            } => self.on_bind(&address, process, inode, error),
+            } => self.on_bind(&address, process, inode, netns, error),
             What::Listen {
                 address,
                 process,
                 socket,
                 inode,
-            } => self.on_listen(&address, process, socket, inode),
+                netns,
+            } => self.on_listen(&address, process, socket, inode, netns),
             What::Unlisten {
                 address,
                 socket,
                 inode,
-            } => self.on_unlisten(&address, socket, inode),
+                netns,
+            } => self.on_unlisten(&address, socket, inode, netns),
             What::SocketClosed { inode } => self.on_socket_closed(inode),
             What::Path {
                 address,
+                of,
                 change,
                 actor,
-            } => self.on_path(&address, change, actor),
-            What::PidFilePath { path, change, actor } => self.on_pid_file_path(&path, change, actor),
+            } => self.on_path(&Site { address, of }, change, actor),
+            What::PidFilePath {
+                path,
+                of,
+                change,
+                actor,
+            } => self.on_pid_file_path(&path, of, change, actor),
             What::Address(state) => self.on_address(state),
             What::PidFile(state) => self.on_pid_file(state),
             What::Process(state) => self.on_process_state(state),

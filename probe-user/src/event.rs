@@ -7,7 +7,11 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{address::Address, clock::Nanos, signal::Signal};
+use crate::{
+    address::{Address, Site},
+    clock::Nanos,
+    signal::Signal,
+};
 
 /// Clock ticks a second in `/proc/PID/stat`: fixed at 100 in the kernel's user interface on every Linux port.
 pub const TICKS: u64 = 100;
@@ -193,6 +197,12 @@ pub struct Socket {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressState {
     pub address: Address,
+    /// The service that means it so, where another service may mean something else by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// Inode number of the network namespace that was looked into; not for paths, which are in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
     /// For `unix:/path` only.
     pub path: Option<PathState>,
     /// All live sockets bound to it, for paths also those bound under this name whose file is gone or replaced.
@@ -201,6 +211,15 @@ pub struct AddressState {
     pub processes: Vec<Process>,
     /// `false`: the kernel could not be asked; the reason. Nothing may be concluded from `sockets` then.
     pub error: Option<String>,
+}
+
+impl AddressState {
+    pub fn site(&self) -> Site {
+        Site {
+            address: self.address.clone(),
+            of: self.of.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,7 +238,15 @@ pub enum PidFileContent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidFileState {
     pub path: String,
+    /// The service that means it so, where another service may mean something else by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// The pid is the one that the host knows the process by.
     pub content: PidFileContent,
+    /// The number that stands in the file, where it is one of another pid namespace. `content` repeats it where no process
+    /// there has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<u32>,
     /// When it was last written, on the boot clock (0 for before boot).
     pub modified: Nanos,
     /// The live process of that pid.
@@ -396,6 +423,9 @@ pub enum What {
         process: Process,
         socket: Option<SocketId>,
         inode: Option<u64>,
+        /// Inode number of its network namespace.
+        #[serde(default)]
+        netns: Option<u32>,
         error: Option<i32>,
     },
     /// A listener began, or a datagram socket was bound. UNIX sockets in the fentry tier only.
@@ -404,6 +434,9 @@ pub enum What {
         process: Process,
         socket: Option<SocketId>,
         inode: Option<u64>,
+        /// Inode number of the network namespace that the address is in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<u32>,
     },
     /// A listener stopped listening (close or shutdown), or a bound datagram socket was released. UNIX sockets in the
     /// fentry tier only.
@@ -411,6 +444,8 @@ pub enum What {
         address: Address,
         socket: Option<SocketId>,
         inode: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<u32>,
     },
     /// The last descriptor of a watched socket was closed.
     SocketClosed {
@@ -419,12 +454,16 @@ pub enum What {
     /// A declared path changed. A hint: the state follows as a level.
     Path {
         address: Address,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
         change: PathChange,
         actor: Option<Actor>,
     },
     /// A declared PID file changed. A hint, as above.
     PidFilePath {
         path: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
         change: PathChange,
         actor: Option<Actor>,
     },

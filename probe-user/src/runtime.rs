@@ -6,12 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::BorrowedFd,
-    path::{Path, PathBuf},
     time::Duration,
 };
 
 use crate::{
-    address::Address,
+    address::{Address, Site},
     clock::{self, Nanos},
     config::Config,
     engine::{Effect, Engine},
@@ -19,13 +18,16 @@ use crate::{
     kernel::{Kernel, MapsError, Ring, Wanted},
     sources::{
         close_watch::{CloseWatch, CloseWatchError, Closed},
+        declared_paths::{Declared, DeclaredPaths, PidFile},
         directory_watch::{DirectoryEvent, DirectoryWatch},
         file_watch::{FileEvent, FileWatch},
         heartbeat::Heartbeats,
         interpreter,
         observer::Observer,
         path, pid_file, process, process_state,
+        root::Rooted,
         socket_names::SocketNames,
+        view::Views,
     },
     trace,
 };
@@ -74,11 +76,11 @@ pub struct Runtime {
     directories: DirectoryWatch,
     files: FileWatch,
     heartbeats: Heartbeats,
-    /// Declared paths by what they are.
-    sockets: BTreeMap<PathBuf, Address>,
+    /// What each service means by its names, and where its paths are.
+    views: Views,
+    paths: DeclaredPaths,
     /// Which declared path a UNIX socket of the kernel's records means.
     names: SocketNames,
-    pid_files: BTreeMap<PathBuf, String>,
     /// What the declared executables are, by path.
     exes: BTreeMap<String, FileId>,
     trace: Option<trace::Writer>,
@@ -88,8 +90,8 @@ pub struct Runtime {
     /// The ring's events of one batch, before they are queued.
     records: Vec<Event>,
     /// What is to be looked at when the events at hand are through.
-    settle: BTreeSet<Address>,
-    read_pid_files: BTreeSet<String>,
+    settle: BTreeSet<Site>,
+    read_pid_files: BTreeSet<PidFile>,
     looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
     /// How many of [`FOLLOW_ROUNDS`] are left.
@@ -104,6 +106,12 @@ pub fn exe_ids(config: &Config) -> BTreeMap<String, FileId> {
     let exes = config.services.iter().filter_map(|s| s.exe.as_ref());
     exes.filter_map(|e| Some((e.clone(), path::file_id(e.as_ref()).ok()?)))
         .collect()
+}
+
+/// Where the declared executables are: all of them as the host sees them.
+fn declared_exes(config: &Config) -> impl Iterator<Item = Rooted> {
+    let exes = config.services.iter().filter_map(|s| s.exe.as_ref());
+    exes.map(|e| Rooted::host(e.as_ref()))
 }
 
 /// What the kernel must report for this configuration.
@@ -134,28 +142,21 @@ impl Runtime {
         trace: Option<trace::Writer>,
     ) -> Result<Self, RuntimeError> {
         let mut directories = DirectoryWatch::new().map_err(RuntimeError::Directories)?;
-        let mut sockets = BTreeMap::new();
-        let mut pid_files = BTreeMap::new();
-        for s in &config.services {
-            for a in &s.listen {
-                if let Some(path) = a.path() {
-                    directories.add(path);
-                    sockets.insert(path.to_owned(), a.clone());
-                }
-            }
-            if let Some(path) = &s.pid_file {
-                directories.add(path.as_ref());
-                pid_files.insert(PathBuf::from(path), path.clone());
-            }
-            if let Some(path) = &s.exe {
-                directories.add(path.as_ref());
-            }
-        }
+        let views = Views::new(&config);
+        let paths = DeclaredPaths::new(&config, &views);
+        directories.add_all(paths.all().cloned());
+        directories.add_all(declared_exes(&config));
         kernel.want(&wanted(&config, exes))?;
         let heartbeats = Heartbeats::new(&config).map_err(RuntimeError::Heartbeats)?;
         let ring = kernel.ring().ok_or(RuntimeError::NoRing)?;
         Ok(Self {
-            names: SocketNames::new(sockets.keys().cloned()),
+            names: SocketNames::new(
+                config
+                    .services
+                    .iter()
+                    .flat_map(|s| &s.listen)
+                    .filter_map(|a| a.path().map(std::path::Path::to_owned)),
+            ),
             engine: Engine::new(config.clone(), exes),
             config,
             kernel,
@@ -165,8 +166,8 @@ impl Runtime {
             directories,
             files: FileWatch::new().map_err(RuntimeError::Files)?,
             heartbeats,
-            sockets,
-            pid_files,
+            views,
+            paths,
             exes: exes.clone(),
             trace,
             trace_error: None,
@@ -184,10 +185,13 @@ impl Runtime {
 
     /// Takes the first snapshot, and then what happened since the programs were attached.
     pub fn begin(&mut self, sink: &mut Sink<'_>) {
-        for path in self.pid_files.values() {
-            if let Err(e) = self.files.watch(path.as_ref()) {
-                tracing::warn!("changes of {path} may be noticed late: {e}");
-            }
+        self.views.guess(&self.config);
+        for i in 0..self.config.services.len() {
+            self.watch_paths(i);
+        }
+        let pid_files: Vec<PidFile> = self.paths.pid_files().map(|(file, _)| file.clone()).collect();
+        for file in &pid_files {
+            self.watch_pid_file(file);
         }
         self.resync = Some(SnapshotReason::Start);
         self.run(sink);
@@ -333,33 +337,30 @@ impl Runtime {
     }
 
     fn take_notifications(&mut self) {
-        let (queue, kernel) = (&mut self.queue, &self.kernel);
-        let (sockets, pid_files) = (&self.sockets, &self.pid_files);
+        let (queue, kernel, paths) = (&mut self.queue, &self.kernel, &self.paths);
         let mut appeared = Vec::new();
         let mut exes_changed = false;
-        let is_exe = |path: &PathBuf| {
-            self.config
-                .services
-                .iter()
-                .any(|s| s.exe.as_deref().map(Path::new) == Some(path))
-        };
+        let exes: BTreeSet<Rooted> = declared_exes(&self.config).collect();
+        let is_exe = |path: &Rooted| exes.contains(path);
         self.directories.drain(|event| match event {
             DirectoryEvent::Name { path, change, pid } => {
                 exes_changed |= is_exe(&path);
                 let actor = pid.and_then(|pid| who(kernel, pid));
-                if let Some(address) = sockets.get(&path) {
-                    let address = address.clone();
-                    queue.push_back(observed(What::Path {
-                        address,
-                        change,
-                        actor: actor.clone(),
-                    }));
-                }
-                if let Some(path) = pid_files.get(&path) {
-                    queue.push_back(observed(What::PidFilePath {
-                        path: path.clone(),
-                        change,
-                        actor,
+                for declared in paths.at(&path) {
+                    let actor = actor.clone();
+                    queue.push_back(observed(match declared.clone() {
+                        Declared::Socket(Site { address, of }) => What::Path {
+                            address,
+                            of,
+                            change,
+                            actor,
+                        },
+                        Declared::PidFile(PidFile { path, of }) => What::PidFilePath {
+                            path,
+                            of,
+                            change,
+                            actor,
+                        },
                     }));
                 }
             }
@@ -373,18 +374,26 @@ impl Runtime {
         });
         for path in appeared {
             exes_changed |= is_exe(&path);
-            self.settle.extend(self.sockets.get(&path).cloned());
-            self.read_pid_files.extend(self.pid_files.get(&path).cloned());
+            for declared in self.paths.at(&path).cloned().collect::<Vec<_>>() {
+                self.look_again(declared);
+            }
         }
         if exes_changed {
             self.look_at_executables();
         }
-        let pid_files = &mut self.read_pid_files;
         let mut lost = 0;
+        let mut written = Vec::new();
         self.files.drain(|event| match event {
-            FileEvent::Written(path) => pid_files.extend(self.pid_files.get(&path).cloned()),
+            FileEvent::Written(path) => written.push(path),
             FileEvent::Overflow => lost += 1,
         });
+        for path in written {
+            let pid_files = self.paths.at(&path).filter_map(|declared| match declared {
+                Declared::PidFile(file) => Some(file.clone()),
+                Declared::Socket(_) => None,
+            });
+            self.read_pid_files.extend(pid_files);
+        }
         if lost > 0 {
             self.queue.push_back(observed(What::Lost {
                 source: "file notifications".into(),
@@ -413,16 +422,11 @@ impl Runtime {
             while let Some(event) = self.queue.pop_front() {
                 self.feed(event, sink);
             }
-            if let Some(address) = self.settle.pop_first() {
-                self.look_at(&address);
-            } else if let Some(path) = self.read_pid_files.pop_first() {
-                // Watched first: what is written after this reading is told.
-                if let Err(e) = self.files.watch(path.as_ref()) {
-                    tracing::warn!("changes of {path} may be noticed late: {e}");
-                }
-                let at = clock::now();
-                let state = pid_file::read(path.as_ref());
-                self.tell_level(at, What::PidFile(state));
+            self.follow_mains();
+            if let Some(site) = self.settle.pop_first() {
+                self.look_at(&site);
+            } else if let Some(file) = self.read_pid_files.pop_first() {
+                self.read_pid_file(&file);
             } else if let Some(id) = self.looks.pop_first() {
                 let at = clock::now();
                 let state = process_state::look(id);
@@ -452,11 +456,11 @@ impl Runtime {
         for effect in self.engine.apply(event, now) {
             match effect {
                 Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(&effect),
-                Effect::Settle(address) => {
-                    self.settle.insert(address);
+                Effect::Settle(site) => {
+                    self.settle.insert(site);
                 }
-                Effect::ReadPidFile(path) => {
-                    self.read_pid_files.insert(path);
+                Effect::ReadPidFile(path, of) => {
+                    self.read_pid_files.insert(PidFile { path, of });
                 }
                 Effect::Look(id) => {
                     self.looks.insert(id);
@@ -485,9 +489,80 @@ impl Runtime {
         }
     }
 
-    fn look_at(&mut self, address: &Address) {
+    /// Main processes that began or ended may have other roots and network namespaces than those before them.
+    fn follow_mains(&mut self) {
+        // Before the first snapshot nobody has joined anything.
+        if self.resync == Some(SnapshotReason::Start) {
+            return;
+        }
+        let changed = self.views.follow(self.engine.mains());
+        for i in changed {
+            self.watch_paths(i);
+            self.settle.extend(self.views.sites(i));
+            for declared in self.paths.of_service(i).to_vec() {
+                self.look_again(declared);
+            }
+        }
+    }
+
+    /// The service's main process may have changed its root directory since its paths were looked at.
+    fn refresh(&mut self, service: Option<usize>) {
+        if let Some(i) = service
+            && self.views.refresh(i)
+        {
+            self.watch_paths(i);
+        }
+    }
+
+    /// Watches the paths of a service where they are now.
+    fn watch_paths(&mut self, i: usize) {
+        let moved = self.paths.update(i, self.views.service(i));
+        for place in &moved.gone {
+            self.directories.remove(place.clone());
+            self.files.forget(place);
+        }
+        self.directories.add_all(moved.new);
+    }
+
+    fn look_again(&mut self, declared: Declared) {
+        match declared {
+            Declared::Socket(site) => {
+                self.settle.insert(site);
+            }
+            Declared::PidFile(file) => {
+                self.read_pid_files.insert(file);
+            }
+        }
+    }
+
+    fn watch_pid_file(&mut self, file: &PidFile) {
+        let Some(owner) = self.paths.owner(file) else {
+            return;
+        };
+        for place in self.views.service(owner).places(file.path.as_ref()) {
+            if let Err(e) = self.files.watch(&place) {
+                tracing::warn!("changes of {place} may be noticed late: {e}");
+            }
+        }
+    }
+
+    fn read_pid_file(&mut self, file: &PidFile) {
+        let Some(owner) = self.paths.owner(file) else {
+            return;
+        };
+        self.refresh(Some(owner));
+        // Watched first: what is written after this reading is told.
+        self.watch_pid_file(file);
         let at = clock::now();
-        let state = self.observer.address(address);
+        let view = self.views.service(owner);
+        let state = pid_file::read(file.path.as_ref(), file.of.as_deref(), view);
+        self.tell_level(at, What::PidFile(state));
+    }
+
+    fn look_at(&mut self, site: &Site) {
+        self.refresh(self.views.owner(site));
+        let at = clock::now();
+        let state = self.observer.site(site, &self.views.of(site));
         self.follow_sockets(&state);
         self.tell_level(at, What::Address(state));
     }
@@ -517,7 +592,10 @@ impl Runtime {
         let queue = &mut self.queue;
         self.heartbeats
             .initial(clock::now(), |what| queue.push_back(observed(what)));
-        let mut snapshot = self.observer.snapshot(&self.config, reason);
+        for i in 0..self.config.services.len() {
+            self.refresh(Some(i));
+        }
+        let mut snapshot = self.observer.snapshot(&self.config, &self.views, reason);
         // Members stay members for as long as they live, whether or not a declaration still selects them.
         let listed: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
         let others: Vec<Process> = self
@@ -565,7 +643,7 @@ impl Runtime {
                     }
                     if !watched && self.follow_rounds > 0 {
                         self.follow_rounds -= 1;
-                        self.settle.insert(state.address.clone());
+                        self.settle.insert(state.site());
                     }
                 }
             }

@@ -72,6 +72,7 @@ fn is_seen<S: AsFd>(watch: &mut Watch, (address, socket): (Address, S)) {
             process,
             socket,
             inode,
+            ..
         } if *a == address => Some((process.id, (*socket, *inode))),
         _ => None,
     });
@@ -86,6 +87,7 @@ fn is_seen<S: AsFd>(watch: &mut Watch, (address, socket): (Address, S)) {
             address: a,
             socket,
             inode,
+            ..
         } if *a == address => Some((*socket, *inode)),
         _ => None,
     });

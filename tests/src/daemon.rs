@@ -26,6 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Starter {
     command: Command,
+    /// It runs as the child of an `unshare` in a pid namespace of its own.
+    own_pids: bool,
 }
 
 impl Starter {
@@ -89,6 +91,7 @@ impl Starter {
         let mut daemon = Daemon {
             first: child,
             main: None,
+            own_pids: self.own_pids,
             input,
             lines,
             addresses: Vec::new(),
@@ -106,6 +109,7 @@ pub struct Daemon {
     /// The process that was started; not the daemon itself once that went into the background.
     first: Proc,
     main: Option<Proc>,
+    own_pids: bool,
     input: ChildStdin,
     lines: Receiver<String>,
     addresses: Vec<String>,
@@ -118,14 +122,44 @@ impl Daemon {
     pub fn at(exe: &Path) -> Starter {
         let mut command = Command::new(exe);
         command.arg("serve");
-        Starter { command }
+        Starter {
+            command,
+            own_pids: false,
+        }
+    }
+
+    /// The same, in new namespaces: `options` are those of unshare(1).
+    pub fn unshared(exe: &Path, options: &[&str]) -> Starter {
+        let own_pids = options.contains(&"--pid");
+        let mut command = Command::new("unshare");
+        command.args(options);
+        if own_pids {
+            command.args(["--fork", "--kill-child"]);
+        }
+        command.arg(exe).arg("serve");
+        Starter { command, own_pids }
+    }
+
+    /// The same, where `hidden` is a directory of its own that nobody else sees.
+    pub fn with_private(exe: &Path, hidden: &Path) -> Starter {
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs tmpfs \"$0\" && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", script]).arg(hidden);
+        command.arg(exe).arg("serve");
+        Starter {
+            command,
+            own_pids: false,
+        }
     }
 
     /// The same in a network of its own.
     pub fn in_network(network: &Network, exe: &Path) -> Starter {
         let mut command = network.command();
         command.arg(exe).arg("serve");
-        Starter { command }
+        Starter {
+            command,
+            own_pids: false,
+        }
     }
 
     /// A `[[service]]` table for daemons of that executable, with short times; `more` are further lines.
@@ -270,7 +304,11 @@ impl Daemon {
     fn became(&mut self, ready: &str) {
         let mut words = ready.split(' ').skip(1);
         let pid = words.next().and_then(|w| w.strip_prefix("pid=")?.parse().ok());
-        let pid: u32 = pid.unwrap_or_else(|| panic!("no pid in {ready:?}"));
+        let mut pid: u32 = pid.unwrap_or_else(|| panic!("no pid in {ready:?}"));
+        if self.own_pids {
+            // What it says is its number in there; here it is the only child of `unshare`.
+            pid = process::children(self.first.pid())[0];
+        }
         self.addresses = words.map(str::to_owned).collect();
         if pid != self.pid() {
             self.main = Some(Proc::adopt("faulty", pid));

@@ -93,7 +93,9 @@ fn kill_9_leaves_a_stale_socket_and_a_stale_pid_file_known_within_50_ms() {
         let (median, max) = (times[ROUNDS / 2], times[ROUNDS - 1]);
         // Not through `println!`, which is shown for failures only: this figure is for whoever runs the tests.
         let figure = format!("{what} after kill -9: median {median:?}, slowest {max:?} of {ROUNDS}\n");
-        std::io::stderr().write_all(figure.as_bytes()).expect("standard error");
+        std::io::stderr()
+            .write_all(figure.as_bytes())
+            .expect("standard error");
         assert!(
             median <= WITHIN,
             "{what} came after {median:?} (median), promised are {WITHIN:?}: {times:?}"

@@ -1,4 +1,4 @@
-//! `probe config`: check, show, discover.
+//! `probe config`: check, show, discover, schema.
 
 use std::{
     io::{self, Write},
@@ -22,6 +22,10 @@ pub(crate) fn run(args: &Config) -> anyhow::Result<()> {
     match args.command {
         ConfigCommand::Check => check(&mut out, args)?,
         ConfigCommand::Show => show(&mut out, args)?,
+        ConfigCommand::Schema => {
+            serde_json::to_writer_pretty(&mut out, &config::schema::schema()).map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
         ConfigCommand::Discover => out.write_all(starter(&discovered()?).as_bytes())?,
     }
     Ok(out.flush()?)

@@ -2,14 +2,17 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CrashLoop {
     /// How many generations within `window` make a loop.
     pub restarts: u32,
+    /// The time in which they happen.
     #[serde(with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub window: Duration,
 }
 
@@ -23,7 +26,7 @@ impl Default for CrashLoop {
 }
 
 /// What probe may do about a service that does not run. Nothing, unless it is declared.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Heal {
     /// Clean up before a restart.
@@ -31,6 +34,7 @@ pub struct Heal {
     /// A program and its arguments; no shell reads them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<Vec<String>>,
+    /// The pause before a restart.
     pub backoff: Backoff,
     /// After so many restarts in a row that did not help; never, unless set.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,14 +2,16 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::engine::finding::{Kind, Severity};
 
 /// Either `exec` or `webhook`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hook {
+    /// For `probe hook test`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Kinds of findings.
@@ -21,6 +23,7 @@ pub struct Hook {
     /// Names of services; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<String>,
+    /// How often it must happen first.
     #[serde(default)]
     pub after: After,
     /// A program and its arguments; no shell reads them.
@@ -29,11 +32,14 @@ pub struct Hook {
     /// Whom the program runs as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// How long the program or the request may take.
     #[serde(default = "timeout", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub timeout: Duration,
     /// An HTTP URL that the finding is posted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
+    /// What is posted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<WebhookFormat>,
 }
@@ -42,7 +48,7 @@ fn timeout() -> Duration {
     Duration::from_secs(10)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WebhookFormat {
     Json,

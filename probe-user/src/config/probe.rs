@@ -2,22 +2,28 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Of probe itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probe {
     /// Where the daemon answers.
     pub socket: String,
+    /// Where the history is kept.
     pub state_dir: String,
+    /// How events are to be captured.
     pub tier: TierChoice,
     /// Programs and maps stay in the kernel over a restart of the daemon.
     pub keep_pinned: bool,
     /// How often the state of everything declared is read anew although no event asked for it.
     #[serde(with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub settle_every: Duration,
+    /// What the history keeps.
     pub retention: Retention,
+    /// How long a client waits for the daemon.
     pub timeouts: Timeouts,
 }
 
@@ -36,7 +42,7 @@ impl Default for Probe {
 }
 
 /// How events are to be captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TierChoice {
     /// The best that the kernel offers, for each hook.
@@ -47,11 +53,14 @@ pub enum TierChoice {
 }
 
 /// What the history keeps: whichever limit is reached first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
+    /// Nothing older.
     #[serde(with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub age: Duration,
+    /// Nothing more.
     pub size: Size,
 }
 
@@ -65,14 +74,20 @@ impl Default for Retention {
 }
 
 /// How long a client waits for the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
+    /// Until the daemon takes the connection.
     #[serde(with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub connect: Duration,
+    /// Until it has taken the question.
     #[serde(with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub write: Duration,
+    /// Until it answers.
     #[serde(with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub read: Duration,
 }
 

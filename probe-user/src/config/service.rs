@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CrashLoop, Heal, Netns};
 use crate::{address::Address, signal::Signal};
 
 /// What belongs together: processes, addresses, a PID file, and what is expected of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
+    /// Shown with every finding; each service has another one.
     pub name: String,
     /// A systemd unit, matched against the cgroup's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,13 +29,16 @@ pub struct Service {
     /// Another exact element of the argument vector, for services that share an executable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argument: Option<String>,
+    /// Path of its PID file, as the main process sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid_file: Option<String>,
     /// A process given by `--pid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Where it listens.
     #[serde(default)]
     pub listen: Vec<Address>,
+    /// The network namespace that its ports and abstract names are in.
     #[serde(default)]
     pub netns: Netns,
     /// Whether it must run.
@@ -45,38 +50,57 @@ pub struct Service {
     /// `reclaim` may end foreign holders of the addresses.
     #[serde(default)]
     pub kill_other: bool,
+    /// Which duplicate stays when `heal` acts.
     #[serde(default)]
     pub keep_instance: KeepInstance,
+    /// How many instances may run.
     #[serde(default = "one")]
     pub max_instances: u32,
     /// How long more instances than that may live side by side.
     #[serde(default = "overlap", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub overlap: Duration,
+    /// How long it may take until all addresses are served.
     #[serde(default = "ready_within", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub ready_within: Duration,
+    /// How long a connection may stand at the head of a queue.
     #[serde(default = "accept_within", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub accept_within: Duration,
+    /// How long a signal may stay pending.
     #[serde(default = "signal_within", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub signal_within: Duration,
+    /// How long an asked stop may take.
     #[serde(default = "stop_within", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub stop_within: Duration,
+    /// How long a listener may be closed until it is opened again.
     #[serde(default = "relisten_within", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub relisten_within: Duration,
+    /// Exit codes of a stop in good order.
     #[serde(default = "clean_exit")]
     pub clean_exit: Vec<i32>,
+    /// Signals that ask it to stop.
     #[serde(default = "stop_signals")]
     pub stop_signals: Vec<Signal>,
+    /// Which signals it is meant to handle.
     #[serde(default)]
     pub signals: Signals,
+    /// How it shows that it is alive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Heartbeat>,
+    /// When restarts are a loop.
     #[serde(default)]
     pub crash_loop: CrashLoop,
+    /// What probe may do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heal: Option<Heal>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signals {
     /// Signals that the daemon is meant to catch.
@@ -85,7 +109,7 @@ pub struct Signals {
 }
 
 /// Which duplicate stays when `heal` acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeepInstance {
     /// The one that the PID file names.
@@ -96,7 +120,7 @@ pub enum KeepInstance {
 }
 
 /// How the daemon shows that it is alive: one of `file`, `notify`, `connect`, `log`, `journal`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
     /// It touches this file.
@@ -108,25 +132,30 @@ pub struct Heartbeat {
     /// It answers at this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Address>,
-    /// With `connect`: what it is sent, and how its answer begins.
+    /// With `connect`: what it is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send: Option<String>,
+    /// With `connect`: how its answer begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<String>,
-    /// With `connect`: how often it is asked, and how long the answer may take.
+    /// With `connect`: how often it is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<super::Span>,
+    /// With `connect`: how long the answer may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<super::Span>,
     /// It writes lines that contain `contains` to this file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// With `log`: what a line that counts contains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
     /// It writes journal entries that contain this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<String>,
+    /// How old the last sign of life may be.
     #[serde(default = "stale_after", with = "super::span")]
+    #[schemars(with = "super::Span")]
     pub stale_after: Duration,
 }
 

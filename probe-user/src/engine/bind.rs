@@ -16,27 +16,32 @@ impl Engine {
         address: &Address,
         process: Process,
         inode: Option<u64>,
+        netns: Option<u32>,
         error: Option<i32>,
     ) {
         let at = self.at;
-        for a in self.declared_as(address) {
+        for (a, certain) in self.declared_as(address, netns) {
+            if !certain {
+                self.settle_soon(&a);
+                continue;
+            }
             let seq = self.next_seq();
             let Some(ledger) = self.addresses.get_mut(&a) else {
                 continue;
             };
             // The directory tells of the new name too.
-            let news = match inode.filter(|_| error.is_none() && a.path().is_some()) {
+            let news = match inode.filter(|_| error.is_none() && a.address.path().is_some()) {
                 Some(inode) => ledger.note_bound(inode, process.id, at),
                 None => true,
             };
             for s in ledger.services.clone() {
                 if news {
-                    self.show_bind(s, seq, &a, &process, error);
+                    self.show_bind(s, seq, &a.address, &process, error);
                 }
                 let service = &self.services[s];
                 let own = !service.decl.has_selector() || service.members.contains_key(&process.id);
                 if own {
-                    self.note_bind(s, &a, &process, error, seq);
+                    self.note_bind(s, &a.address, &process, error, seq);
                 }
                 self.touched.insert(s);
             }

@@ -1,5 +1,6 @@
 //! What the engine says: events with a service and a number, findings, losses. The JSON contract of the README.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
 };
 
 /// The 22 kinds of finding. The names are the same in JSON, metrics, hooks and the manual.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     StaleSocket,
@@ -104,7 +105,7 @@ impl Kind {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Warning,
@@ -202,9 +203,10 @@ pub enum Effect {
         count: u64,
     },
     /// Look at this address and answer with [`crate::event::What::Address`].
-    Settle(crate::address::Address),
-    /// Read the PID file of this path and answer with [`crate::event::What::PidFile`].
-    ReadPidFile(String),
+    Settle(crate::address::Site),
+    /// Read the PID file of this path, as this service means it where one is named, and answer with
+    /// [`crate::event::What::PidFile`].
+    ReadPidFile(String, Option<String>),
     /// Look at this process and answer with [`crate::event::What::Process`].
     Look(ProcId),
     /// The kernel shall report this process and its future children.

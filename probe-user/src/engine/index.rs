@@ -17,12 +17,14 @@ pub(super) struct Index {
     /// Services that name a script but no interpreter.
     by_script: BTreeMap<String, Vec<usize>>,
     by_pid_file: BTreeMap<String, Vec<usize>>,
+    names: BTreeMap<String, usize>,
 }
 
 impl Index {
     pub(super) fn new(services: &[Service], exes: &BTreeMap<String, FileId>) -> Self {
         let mut index = Self::default();
         for (i, s) in services.iter().enumerate() {
+            index.names.insert(s.name.clone(), i);
             let exe_id = s.exe.as_ref().and_then(|e| exes.get(e)).copied();
             index.exe_ids.push(exe_id);
             if let Some(id) = exe_id {
@@ -93,7 +95,13 @@ impl Index {
         self.by_unit.get(unit).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn of_pid_file(&self, path: &str) -> &[usize] {
-        self.by_pid_file.get(path).map_or(&[], Vec::as_slice)
+    /// Services that declare this PID file; of them the one that it is about, where one is named.
+    pub(super) fn of_pid_file(&self, path: &str, of: Option<&str>) -> Vec<usize> {
+        let all = self.by_pid_file.get(path).map_or(&[][..], Vec::as_slice);
+        let one = of.map(|name| self.names.get(name));
+        all.iter()
+            .filter(|i| one.is_none_or(|one| one == Some(i)))
+            .copied()
+            .collect()
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct AddressLedger {
     pub(super) strangers: BTreeMap<ProcId, Process>,
     pub(super) path: Option<PathState>,
     pub(super) changes: VecDeque<Change>,
+    /// The network namespace that the newest level was read in.
+    pub(super) netns: Option<u32>,
     /// When the newest level was read.
     pub(super) read_at: Option<Nanos>,
     /// Why the kernel could not be asked.

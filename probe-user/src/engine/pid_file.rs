@@ -7,8 +7,14 @@ use crate::event::{Actor, PathChange, PidFileContent, PidFileState};
 use super::{Effect, Engine, finding::EventKind, process::Met, state::ServiceState};
 
 impl Engine {
-    pub(super) fn on_pid_file_path(&mut self, path: &str, change: PathChange, actor: Option<Actor>) {
-        for s in self.index.of_pid_file(path).to_vec() {
+    pub(super) fn on_pid_file_path(
+        &mut self,
+        path: &str,
+        of: Option<String>,
+        change: PathChange,
+        actor: Option<Actor>,
+    ) {
+        for s in self.index.of_pid_file(path, of.as_deref()) {
             if let Some(a) = &actor
                 && let Some(m) = self.services[s].members.get_mut(&a.id)
             {
@@ -16,7 +22,7 @@ impl Engine {
                 m.cleaned_up = matches!(change, PathChange::Removed | PathChange::RenamedAway);
             }
         }
-        self.effects.push(Effect::ReadPidFile(path.to_owned()));
+        self.effects.push(Effect::ReadPidFile(path.to_owned(), of));
     }
 
     /// A level: how the PID file was at `self.at`. `true` when its process joined a service.
@@ -30,7 +36,16 @@ impl Engine {
     pub(super) fn take_pid_file(&mut self, state: PidFileState) -> bool {
         let at = self.at;
         let mut joined = false;
-        for s in self.index.of_pid_file(&state.path).to_vec() {
+        for s in self.index.of_pid_file(&state.path, state.of.as_deref()) {
+            let mut state = state.clone();
+            // The number means the same process as before, though nobody can say so any more: it has ended.
+            if let Some((known, ..)) = &self.services[s].pid_file
+                && state.process.is_none()
+                && state.local.is_some()
+                && (known.local, known.modified) == (state.local, state.modified)
+            {
+                state.content = known.content.clone();
+            }
             if self.services[s]
                 .pid_file
                 .as_ref()
@@ -57,7 +72,16 @@ impl Engine {
             self.services[s].pid_file = Some((state.clone(), at, seq));
             if changed && self.joined {
                 let (facts, says) = match &state.content {
-                    PidFileContent::Pid(p) => (json!({ "pid": p }), format!("says {p}")),
+                    PidFileContent::Pid(p) => match state.local {
+                        None => (json!({ "pid": p }), format!("says {p}")),
+                        Some(local) => (
+                            json!({ "pid": state.process.as_ref().map(|_| p), "local_pid": local }),
+                            match state.process {
+                                Some(_) => format!("says {local} in its pid namespace, which is {p}"),
+                                None => format!("says {local}, and its pid namespace has no such process"),
+                            },
+                        ),
+                    },
                     PidFileContent::Absent => (json!({}), "is gone".to_owned()),
                     PidFileContent::Empty => (json!({}), "is empty".to_owned()),
                     PidFileContent::Garbage(g) => (json!({ "garbage": g }), format!("says {g:?}")),

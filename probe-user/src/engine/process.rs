@@ -209,8 +209,7 @@ impl Engine {
     pub(super) fn qualify(&mut self, s: usize) {
         let now = self.now;
         let holders: BTreeSet<ProcId> = self.services[s]
-            .decl
-            .listen
+            .sites
             .iter()
             .filter_map(|a| self.addresses.get(a))
             .flat_map(|l| {
@@ -622,8 +621,7 @@ impl Engine {
     /// Inodes of live sockets of the service's addresses that the process holds.
     fn held_by(&self, s: usize, id: &ProcId) -> Vec<u64> {
         let ledgers = self.services[s]
-            .decl
-            .listen
+            .sites
             .iter()
             .filter_map(|a| self.addresses.get(a));
         ledgers
@@ -640,8 +638,7 @@ impl Engine {
     pub(super) fn listeners_closed_since(&self, s: usize, since: Nanos) -> Option<Nanos> {
         let ledgers = || {
             self.services[s]
-                .decl
-                .listen
+                .sites
                 .iter()
                 .filter_map(|a| self.addresses.get(a))
         };
@@ -662,8 +659,7 @@ impl Engine {
     /// Inodes of all sockets of the service's addresses that are remembered, live or dead.
     fn known_sockets(&self, s: usize) -> BTreeSet<u64> {
         let ledgers = self.services[s]
-            .decl
-            .listen
+            .sites
             .iter()
             .filter_map(|a| self.addresses.get(a));
         ledgers
@@ -679,8 +675,7 @@ impl Engine {
     /// Whether a living process other than this one holds a socket that it holds.
     fn others_hold(&self, s: usize, id: &ProcId) -> bool {
         let ledgers = self.services[s]
-            .decl
-            .listen
+            .sites
             .iter()
             .filter_map(|a| self.addresses.get(a));
         ledgers

@@ -56,10 +56,9 @@ impl<'a> View<'a> {
     fn addresses(&self) -> impl Iterator<Item = (&'a Address, &'a AddressLedger)> + use<'a> {
         let (engine, service) = (self.engine, self.service);
         service
-            .decl
-            .listen
+            .sites
             .iter()
-            .filter_map(move |a| Some((a, engine.addresses.get(a)?)))
+            .filter_map(move |a| Some((&a.address, engine.addresses.get(a)?)))
     }
 
     fn is_open(&self, key: &Key) -> bool {

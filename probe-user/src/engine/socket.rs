@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::json;
 
 use crate::{
-    address::Address,
+    address::{Address, Site},
     clock::Nanos,
     event::{
         Actor, AddressState, Holder, PathChange, PathState, ProcId, Process, SnapshotReason, Socket,
@@ -35,10 +35,14 @@ impl Engine {
         process: Process,
         socket: Option<SocketId>,
         inode: Option<u64>,
+        netns: Option<u32>,
     ) {
         let at = self.at;
-        let declared = self.declared_as(address);
-        for a in declared {
+        for (a, certain) in self.declared_as(address, netns) {
+            if !certain {
+                self.settle_soon(&a);
+                continue;
+            }
             let seq = self.next_seq();
             let Some(ledger) = self.addresses.get_mut(&a) else {
                 continue;
@@ -66,12 +70,12 @@ impl Engine {
                 let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
                 entry.socket.state = SocketState::Listening;
             }
-            if let Some(inode) = inode.filter(|_| a.path().is_some()) {
+            if let Some(inode) = inode.filter(|_| a.address.path().is_some()) {
                 ledger.note_bound(inode, process.id, at);
             }
             let services = ledger.services.clone();
             for s in services {
-                self.note_bind(s, &a, &process, None, seq);
+                self.note_bind(s, &a.address, &process, None, seq);
                 if again {
                     continue;
                 }
@@ -97,9 +101,15 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_unlisten(&mut self, address: &Address, socket: Option<SocketId>, inode: Option<u64>) {
+    pub(super) fn on_unlisten(
+        &mut self,
+        address: &Address,
+        socket: Option<SocketId>,
+        inode: Option<u64>,
+        netns: Option<u32>,
+    ) {
         let at = self.at;
-        for a in self.declared_as(address) {
+        for (a, _) in self.declared_as(address, netns) {
             let Some(ledger) = self.addresses.get(&a) else {
                 continue;
             };
@@ -125,7 +135,7 @@ impl Engine {
 
     pub(super) fn on_socket_closed(&mut self, inode: u64) {
         let at = self.at;
-        let found: Vec<(Address, SocketId)> = self
+        let found: Vec<(Site, SocketId)> = self
             .addresses
             .iter()
             .flat_map(|(a, l)| l.live.iter().map(move |(id, e)| (a, id, e)))
@@ -138,7 +148,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_path(&mut self, address: &Address, change: PathChange, actor: Option<Actor>) {
+    pub(super) fn on_path(&mut self, address: &Site, change: PathChange, actor: Option<Actor>) {
         let at = self.at;
         let Some(ledger) = self.addresses.get(address) else {
             return;
@@ -183,6 +193,7 @@ impl Engine {
                 PathChange::RenamedTo => (EventKind::Rename, "replaced by a rename"),
             };
             let name = address
+                .address
                 .path()
                 .map(|p| p.display().to_string())
                 .unwrap_or_default();
@@ -220,7 +231,7 @@ impl Engine {
     }
 
     pub(super) fn take_address(&mut self, state: AddressState) -> bool {
-        let (at, address) = (self.at, state.address);
+        let (at, address) = (self.at, state.site());
         let Some(ledger) = self.addresses.get_mut(&address) else {
             return false;
         };
@@ -233,6 +244,7 @@ impl Engine {
             return false;
         }
         ledger.read_at = Some(at);
+        ledger.netns = state.netns;
         ledger.strangers = state
             .processes
             .iter()
@@ -276,7 +288,7 @@ impl Engine {
         joined
     }
 
-    fn take_socket(&mut self, address: &Address, mut socket: Socket, at: Nanos) {
+    fn take_socket(&mut self, address: &Site, mut socket: Socket, at: Nanos) {
         let Some(ledger) = self.addresses.get_mut(address) else {
             return;
         };
@@ -311,7 +323,7 @@ impl Engine {
         }
         // The first snapshot tells what was there before, and TCP tells of a listener by itself.
         let told = ledger.told.contains(&socket.inode);
-        if began && self.joined && address.inet().is_none() && !told {
+        if began && self.joined && address.address.inet().is_none() && !told {
             let services = ledger.services.clone();
             let holder = socket.holders.first().map(|h| h.process);
             for s in services {
@@ -335,7 +347,7 @@ impl Engine {
         }
     }
 
-    fn hold_if_holder(&mut self, s: usize, p: &Process, address: &Address, sockets: &[Socket]) -> bool {
+    fn hold_if_holder(&mut self, s: usize, p: &Process, address: &Site, sockets: &[Socket]) -> bool {
         let Some(socket) = sockets
             .iter()
             .find(|x| x.holders.iter().any(|h| h.process == p.id))
@@ -346,7 +358,7 @@ impl Engine {
     }
 
     /// Where a service declares no other selector, who holds its address belongs to it. `true` when it joined.
-    fn hold(&mut self, s: usize, p: &Process, address: &Address, socket: Option<&Socket>) -> bool {
+    fn hold(&mut self, s: usize, p: &Process, address: &Site, socket: Option<&Socket>) -> bool {
         if self.services[s].decl.has_selector() || membership::is_service_manager(p) {
             return false;
         }
@@ -371,18 +383,26 @@ impl Engine {
         joined
     }
 
-    /// The declared addresses that a socket at `seen` serves.
-    pub(super) fn declared_as(&self, seen: &Address) -> Vec<Address> {
-        let fits = |a: &&Address| match (a, seen) {
+    /// The declared addresses that a socket at `seen` serves, in the network namespace `netns`. `false`: it may be
+    /// another namespace's, because that of the declared address is not known yet.
+    pub(super) fn declared_as(&self, seen: &Address, netns: Option<u32>) -> Vec<(Site, bool)> {
+        let fits = |a: &Address| match (a, seen) {
             (Address::Tcp(want), Address::Tcp(have)) | (Address::Udp(want), Address::Udp(have)) => {
                 want.port == have.port && have.ip.is_none_or(|ip| want.is_served_by(ip))
             }
-            (a, b) => *a == b,
+            (a, b) => *a == *b,
         };
-        self.addresses.keys().filter(fits).cloned().collect()
+        let fitting = self.addresses.iter().filter(|(site, _)| fits(&site.address));
+        fitting
+            .filter_map(|(site, ledger)| match (netns, ledger.netns) {
+                (Some(seen), Some(declared)) if seen != declared => None,
+                (Some(_), None) => Some((site.clone(), false)),
+                _ => Some((site.clone(), true)),
+            })
+            .collect()
     }
 
-    fn bury(&mut self, address: &Address, id: SocketId, at: Nanos) {
+    fn bury(&mut self, address: &Site, id: SocketId, at: Nanos) {
         let seq = self.next_seq();
         let Some(ledger) = self.addresses.get_mut(address) else {
             return;
@@ -396,7 +416,7 @@ impl Engine {
         self.show_close(address, holder, seq);
     }
 
-    fn show_close(&mut self, address: &Address, holder: Option<ProcId>, seq: u64) {
+    fn show_close(&mut self, address: &Site, holder: Option<ProcId>, seq: u64) {
         let Some(ledger) = self.addresses.get(address) else {
             return;
         };
@@ -404,8 +424,8 @@ impl Engine {
             let process = holder
                 .and_then(|id| self.services[s].members.get(&id))
                 .map(|m| m.process.clone());
-            let subject = Some(address.to_string());
-            let summary = format!("the listener of {address} was closed");
+            let subject = Some(address.address.to_string());
+            let summary = format!("the listener of {} was closed", address.address);
             self.show_at(
                 s,
                 seq,
@@ -421,7 +441,7 @@ impl Engine {
     }
 
     /// Asks how the address is now.
-    pub(super) fn settle_soon(&mut self, address: &Address) {
+    pub(super) fn settle_soon(&mut self, address: &Site) {
         let effect = Effect::Settle(address.clone());
         if !self.effects.contains(&effect) {
             self.effects.push(effect);
@@ -439,7 +459,7 @@ impl Engine {
     /// socket or of an abstract name.
     pub(super) fn expect_addresses(&mut self, s: usize) {
         let until = self.now + self.services[s].decl.ready_within;
-        for a in self.services[s].decl.listen.clone() {
+        for a in self.services[s].sites.clone() {
             let served = self.is_served_by_members(&a);
             let Some(l) = self.addresses.get_mut(&a) else {
                 continue;
@@ -454,12 +474,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn settle_again(&mut self, address: Address) {
+    pub(super) fn settle_again(&mut self, address: Site) {
         self.effects.push(Effect::Settle(address));
     }
 
     /// After a look: whether to look again, and when.
-    fn follow_up(&mut self, address: &Address) {
+    fn follow_up(&mut self, address: &Site) {
         let now = self.now;
         let Some(l) = self.addresses.get(address) else {
             return;

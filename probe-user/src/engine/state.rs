@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    address::Address,
+    address::{Address, Site},
     clock::Nanos,
     config::Service,
     event::{
@@ -232,6 +232,8 @@ impl End {
 #[derive(Debug)]
 pub(super) struct ServiceState {
     pub(super) decl: Service,
+    /// The declared addresses, in the order of the declaration.
+    pub(super) sites: Vec<Site>,
     pub(super) members: BTreeMap<ProcId, Member>,
     pub(super) instances: BTreeMap<u32, Instance>,
     pub(super) next_instance: u32,
@@ -274,9 +276,10 @@ pub(super) struct RefusedBind {
 }
 
 impl ServiceState {
-    pub(super) fn new(decl: Service) -> Self {
+    pub(super) fn new(decl: Service, sites: Vec<Site>) -> Self {
         Self {
             decl,
+            sites,
             members: BTreeMap::new(),
             instances: BTreeMap::new(),
             next_instance: 0,

@@ -5,6 +5,7 @@ mod binds;
 mod episodes;
 mod handover;
 mod healthy;
+mod netns;
 mod order;
 mod processes;
 mod sockets;

@@ -221,7 +221,7 @@ impl Engine {
                 .get(a)
                 .is_some_and(|l| l.serving().next().is_some())
         };
-        if !service.decl.listen.iter().all(served) {
+        if !service.sites.iter().all(served) {
             return;
         }
         let (process, generation) = (main.process.clone(), service.generation);

@@ -69,19 +69,24 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         RecordKind::InetListen | RecordKind::InetBind => {
             let record: &InetRecord = record(kind, bytes)?;
             let (address, socket, inode) = socket(record)?;
+            let netns = (record.netns != 0).then_some(record.netns);
             What::Listen {
                 address,
                 process: process(&record.task, None),
                 socket,
                 inode,
+                netns,
             }
         }
         RecordKind::InetUnlisten | RecordKind::InetRelease => {
-            let (address, socket, inode) = socket(record(kind, bytes)?)?;
+            let record: &InetRecord = record(kind, bytes)?;
+            let (address, socket, inode) = socket(record)?;
+            let netns = (record.netns != 0).then_some(record.netns);
             What::Unlisten {
                 address,
                 socket,
                 inode,
+                netns,
             }
         }
         RecordKind::InetBound => {
@@ -93,6 +98,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
                 socket,
                 inode,
                 error: errno(record.error),
+                netns: (record.netns != 0).then_some(record.netns),
             }
         }
         RecordKind::UnixBind
@@ -235,12 +241,14 @@ fn unix(kind: RecordKind, record: &UnixRecord) -> Result<What, DecodeError> {
             process,
             socket,
             inode,
+            netns: None,
         },
         RecordKind::UnixBind if record.error == 0 && record.sock_type == SOCK_DGRAM => What::Listen {
             address,
             process,
             socket,
             inode,
+            netns: None,
         },
         RecordKind::UnixBind => What::Bind {
             address,
@@ -248,11 +256,14 @@ fn unix(kind: RecordKind, record: &UnixRecord) -> Result<What, DecodeError> {
             socket,
             inode,
             error: errno(record.error),
+            netns: None,
         },
         _ => What::Unlisten {
             address,
             socket,
             inode,
+            // A path is one for all namespaces; of an abstract name the look that follows tells.
+            netns: None,
         },
     })
 }
@@ -453,6 +464,7 @@ mod tests {
             protocol: IPPROTO_TCP,
             port: 80,
             cookie: 7,
+            netns: 4_026_531_840,
             ..zeroed()
         };
         record.addr[..4].copy_from_slice(&[127, 0, 0, 1]);
@@ -460,6 +472,7 @@ mod tests {
             address,
             socket,
             inode,
+            netns,
             ..
         } = decode(record.as_bytes()).unwrap().what
         else {
@@ -469,6 +482,7 @@ mod tests {
             (address.to_string().as_str(), socket, inode),
             ("tcp:127.0.0.1:80", Some(SocketId(7)), None)
         );
+        assert_eq!(netns, Some(4_026_531_840));
         record.protocol = 132;
         assert_eq!(
             decode(record.as_bytes()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     address::Address,
-    config::{Netns, Service},
+    config::Service,
     event::ProcId,
     kernel::{Plan, Tier},
 };
@@ -49,7 +49,7 @@ pub struct BlindSpot {
 }
 
 /// What no hook tells of that costs unrelated processes nothing, or only one in the fentry tier.
-const BLIND_SPOTS: [BlindSpot; 8] = [
+const BLIND_SPOTS: [BlindSpot; 7] = [
     BlindSpot {
         what: "binds of UNIX sockets that fail",
         concerns: has_unix,
@@ -84,11 +84,6 @@ const BLIND_SPOTS: [BlindSpot; 8] = [
         what: "binds of abstract addresses, until the kernel is asked the next time",
         concerns: |s| s.listen.iter().any(|a| matches!(a, Address::Abstract(_))),
         seen_by: Some("unix_bind"),
-    },
-    BlindSpot {
-        what: "addresses in other network namespaces",
-        concerns: |s| s.netns != Netns::Host,
-        seen_by: None,
     },
 ];
 
@@ -141,11 +136,10 @@ mod tests {
             ]
         );
         service.listen.push("unix:@a".parse().unwrap());
-        service.netns = Netns::Main;
-        assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), 7);
+        assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), 6);
         service.pid_file = Some("/run/a.pid".into());
         assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), BLIND_SPOTS.len());
-        assert_eq!(cannot_see(&service, Tier::Fentry).len(), 2);
+        assert_eq!(cannot_see(&service, Tier::Fentry).len(), 1);
     }
 
     #[test]

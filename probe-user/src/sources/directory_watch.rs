@@ -13,19 +13,18 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::OpenOptionsExt,
-    },
-    path::{Path, PathBuf},
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use rustix::fs::OFlags;
 
 use self::{
     fanotify::{Fanotify, Handle},
     inotify::Inotify,
 };
+use super::root::Rooted;
 use crate::event::PathChange;
 
 /// How often marks are set anew when directories change under the hand.
@@ -37,12 +36,12 @@ const DRAINS: usize = 64;
 pub enum DirectoryEvent {
     /// Something happened to a declared name. `pid`: who did it, a thread group id; it may have ended.
     Name {
-        path: PathBuf,
+        path: Rooted,
         change: PathChange,
         pid: Option<u32>,
     },
     /// The directory of a declared path appeared, went or was replaced: the state of the path may be another.
-    Appeared { path: PathBuf },
+    Appeared { path: Rooted },
     /// The kernel dropped events.
     Overflow,
 }
@@ -90,11 +89,11 @@ pub struct DirectoryWatch {
     inotify: Inotify,
     /// Readable when one of the two is.
     epoll: Epoll,
-    paths: BTreeSet<PathBuf>,
+    paths: BTreeSet<Rooted>,
     /// By the name under which it was opened; two names may lead to one directory.
-    marks: BTreeMap<PathBuf, Mark>,
+    marks: BTreeMap<Rooted, Mark>,
     /// Directories that can't be watched, and why.
-    failures: BTreeMap<PathBuf, String>,
+    failures: BTreeMap<Rooted, String>,
 }
 
 impl DirectoryWatch {
@@ -124,23 +123,23 @@ impl DirectoryWatch {
 
     /// Watches an absolute path, whether it exists or not. What happened to it before is for the caller to look at,
     /// afterwards. Directories that can't be watched are in [`Self::failures`].
-    pub fn add(&mut self, path: &Path) {
-        self.add_all([path]);
+    pub fn add(&mut self, path: impl Into<Rooted>) {
+        self.add_all([path.into()]);
     }
 
     /// [`Self::add`] of many, with one look at the directories.
-    pub fn add_all<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+    pub fn add_all(&mut self, paths: impl IntoIterator<Item = Rooted>) {
         let mut new = false;
         for path in paths {
-            new |= self.paths.insert(path.to_owned());
+            new |= self.paths.insert(path);
         }
         if new {
             self.reconcile();
         }
     }
 
-    pub fn remove(&mut self, path: &Path) {
-        if self.paths.remove(path) {
+    pub fn remove(&mut self, path: impl Into<Rooted>) {
+        if self.paths.remove(&path.into()) {
             self.reconcile();
         }
     }
@@ -160,7 +159,7 @@ impl DirectoryWatch {
     }
 
     /// Directories that exist and can't be watched, and why: changes there are seen by snapshots only.
-    pub fn failures(&self) -> &BTreeMap<PathBuf, String> {
+    pub fn failures(&self) -> &BTreeMap<Rooted, String> {
         &self.failures
     }
 
@@ -213,7 +212,10 @@ impl DirectoryWatch {
             .filter(|(_, m)| **m == mark)
             .map(|(directory, _)| directory)
         {
-            let path = directory.join(&name);
+            let path = Rooted {
+                root: directory.root.clone(),
+                path: directory.path.join(&name),
+            };
             if self.paths.contains(&path) {
                 f(DirectoryEvent::Name {
                     path: path.clone(),
@@ -222,10 +224,7 @@ impl DirectoryWatch {
                 });
             }
             // Declared names below it stand right behind it in the order.
-            structure |= self
-                .paths
-                .iter()
-                .any(|declared| declared.starts_with(&path) && *declared != path);
+            structure |= self.paths.iter().any(|declared| is_below(declared, &path));
         }
         structure
     }
@@ -236,10 +235,10 @@ impl DirectoryWatch {
     }
 
     /// The declared paths whose directory is another than before, or is there now, or is not any more.
-    fn moved_since(&self, before: &BTreeMap<PathBuf, Mark>) -> Vec<PathBuf> {
-        let differs = |path: &&PathBuf| {
-            let directory = path.parent().unwrap_or(Path::new("/"));
-            before.get(directory) != self.marks.get(directory)
+    fn moved_since(&self, before: &BTreeMap<Rooted, Mark>) -> Vec<Rooted> {
+        let differs = |path: &&Rooted| {
+            let directory = path.parent();
+            before.get(&directory) != self.marks.get(&directory)
         };
         self.paths.iter().filter(differs).cloned().collect()
     }
@@ -250,17 +249,18 @@ impl DirectoryWatch {
         for _ in 0..ROUNDS {
             let wanted = wanted(&self.paths);
             let mut changed = false;
-            let unwanted: Vec<PathBuf> = self
+            let unwanted: Vec<Rooted> = self
                 .marks
                 .keys()
                 .filter(|d| !wanted.contains(*d))
                 .cloned()
                 .collect();
-            for directory in unwanted {
-                self.unmark(&directory);
-            }
             for directory in wanted {
                 changed |= self.mark(&directory);
+            }
+            // Last: one directory may get another name, and its mark must stand all the time.
+            for directory in unwanted {
+                self.unmark(&directory);
             }
             // Something may have been made between the look and the mark: look again.
             if !changed {
@@ -270,7 +270,7 @@ impl DirectoryWatch {
     }
 
     /// `true`: the mark is new, or it could not be set because the directory has gone.
-    fn mark(&mut self, name: &Path) -> bool {
+    fn mark(&mut self, name: &Rooted) -> bool {
         let directory = match open(name) {
             Ok(directory) => directory,
             Err(_) => {
@@ -285,7 +285,7 @@ impl DirectoryWatch {
             Some(Err(_)) | None => match self.inotify.mark(&directory) {
                 Ok(watch) => Mark::Inotify(watch),
                 Err(e) => {
-                    self.failures.insert(name.to_owned(), e.to_string());
+                    self.failures.insert(name.clone(), e.to_string());
                     return false;
                 }
             },
@@ -294,11 +294,11 @@ impl DirectoryWatch {
             return false;
         }
         self.unmark(name);
-        self.marks.insert(name.to_owned(), mark);
+        self.marks.insert(name.clone(), mark);
         true
     }
 
-    fn unmark(&mut self, name: &Path) {
+    fn unmark(&mut self, name: &Rooted) {
         let Some(mark) = self.marks.remove(name) else {
             return;
         };
@@ -325,20 +325,32 @@ impl AsFd for DirectoryWatch {
 }
 
 /// The directories to mark: of each path the nearest that exists, and the one above it.
-fn wanted(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+fn wanted(paths: &BTreeSet<Rooted>) -> BTreeSet<Rooted> {
     let mut wanted = BTreeSet::new();
-    for path in paths {
-        let nearest = path.ancestors().skip(1).find(|directory| open(directory).is_ok());
-        let Some(nearest) = nearest else { continue };
-        wanted.insert(nearest.to_owned());
-        wanted.extend(nearest.parent().map(Path::to_owned));
+    for declared in paths {
+        let at = |path: &Path| Rooted {
+            root: declared.root.clone(),
+            path: path.to_owned(),
+        };
+        let above = declared.path.ancestors().skip(1).map(at);
+        let Some(nearest) = above.into_iter().find(|directory| open(directory).is_ok()) else {
+            continue;
+        };
+        if nearest.path.parent().is_some() {
+            wanted.insert(nearest.parent());
+        }
+        wanted.insert(nearest);
     }
     wanted
 }
 
-fn open(directory: &Path) -> io::Result<File> {
-    let flags = libc::O_DIRECTORY | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    File::options().read(true).custom_flags(flags).open(directory)
+fn is_below(path: &Rooted, directory: &Rooted) -> bool {
+    path.root == directory.root && path.path != directory.path && path.path.starts_with(&directory.path)
+}
+
+fn open(directory: &Rooted) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+    directory.root.open(&directory.path, flags).map(File::from)
 }
 
 /// A file name that an event carries. `None` for the directory itself.

@@ -4,22 +4,24 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, BorrowedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use rustix::fs::OFlags;
+
+use super::{path::is_absent, root::Rooted};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileEvent {
-    Written(PathBuf),
+    Written(Rooted),
     /// The kernel dropped events: any watched file may have changed.
     Overflow,
 }
 
 pub struct FileWatch {
     inotify: Inotify,
-    paths: BTreeMap<WatchDescriptor, PathBuf>,
+    paths: BTreeMap<WatchDescriptor, Rooted>,
 }
 
 impl FileWatch {
@@ -38,13 +40,15 @@ impl FileWatch {
     ///
     /// # Errors
     /// No more watches (`fs.inotify.max_user_watches`), or no right to read the file.
-    pub fn watch(&mut self, path: &Path) -> io::Result<()> {
-        let flags = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DONT_FOLLOW;
-        let watch = match self.inotify.add_watch(path, flags) {
-            Ok(watch) => watch,
-            Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Ok(()),
-            Err(e) => return Err(e.into()),
+    pub fn watch(&mut self, path: &Rooted) -> io::Result<()> {
+        let file = match path.open(OFlags::PATH) {
+            Ok(file) => file,
+            Err(e) if is_absent(&e) => return Ok(()),
+            Err(e) => return Err(e),
         };
+        let flags = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MODIFY;
+        let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let watch = self.inotify.add_watch(by_descriptor.as_str(), flags)?;
         let old: Vec<_> = self
             .paths
             .iter()
@@ -56,8 +60,16 @@ impl FileWatch {
             // The file may be gone, and its watch with it.
             let _ = self.inotify.rm_watch(w);
         }
-        self.paths.insert(watch, path.to_owned());
+        self.paths.insert(watch, path.clone());
         Ok(())
+    }
+
+    pub fn forget(&mut self, path: &Rooted) {
+        let watches = self.paths.iter().filter(|(_, p)| *p == path);
+        for watch in watches.map(|(w, _)| *w).collect::<Vec<_>>() {
+            self.paths.remove(&watch);
+            let _ = self.inotify.rm_watch(watch);
+        }
     }
 
     /// Reads what has happened. Does not wait. A file that was written to several times is told once.
@@ -105,21 +117,22 @@ mod tests {
     fn a_write_in_place_is_told_once_and_a_replaced_file_after_it_is_watched_again() {
         let dir = TempDir::new("file-watch");
         let path = dir.path().join("d.pid");
+        let place = Rooted::host(&path);
         let mut w = FileWatch::new().unwrap();
-        w.watch(&path).unwrap();
+        w.watch(&place).unwrap();
         fs::write(&path, "1").unwrap();
         assert_eq!(drained(&mut w), [], "it did not exist");
-        w.watch(&path).unwrap();
-        w.watch(&path).unwrap();
+        w.watch(&place).unwrap();
+        w.watch(&place).unwrap();
         fs::write(&path, "2").unwrap();
-        assert_eq!(drained(&mut w), [FileEvent::Written(path.clone())]);
+        assert_eq!(drained(&mut w), [FileEvent::Written(place.clone())]);
         let new = dir.path().join("new");
         fs::write(&new, "3").unwrap();
         fs::rename(&new, &path).unwrap();
         drained(&mut w);
-        w.watch(&path).unwrap();
+        w.watch(&place).unwrap();
         fs::write(&path, "4").unwrap();
-        assert_eq!(drained(&mut w), [FileEvent::Written(path)]);
+        assert_eq!(drained(&mut w), [FileEvent::Written(place)]);
         assert_eq!(w.paths.len(), 1);
     }
 }

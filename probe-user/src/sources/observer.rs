@@ -11,22 +11,29 @@ mod selected;
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io,
+    rc::Rc,
 };
 
-use self::{dumps::Dumps, holders::Holders};
+use self::{
+    dumps::{Asked, Dumps},
+    holders::Holders,
+};
 pub use self::{
     holders::HolderFinder,
     listeners::{Found, Listeners},
 };
 use super::{
+    namespace::NetNamespace,
     path::{self, Stamp},
     pid_file, process,
+    root::Rooted,
     sock_diag::{Diag, DiagError},
+    view::{View, Views},
 };
 use crate::{
-    address::Address,
+    address::{Address, Site},
     clock,
-    config::Config,
+    config::{Config, Netns},
     event::{AddressState, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
     kernel::Iterators,
 };
@@ -66,7 +73,7 @@ pub struct Observer {
     diag: Diag,
     tables: Option<Box<dyn KernelTables>>,
     /// Sockets seen alive for an address: they belong to it as long as they live, whatever becomes of the path.
-    seen: BTreeMap<Address, BTreeSet<SocketId>>,
+    seen: BTreeMap<Site, BTreeSet<SocketId>>,
     holders: Holders,
 }
 
@@ -93,11 +100,18 @@ impl Observer {
         })
     }
 
-    /// How one address is now. Errors are part of the state.
+    /// How an address is now, as the host means it. Errors are part of the state.
     pub fn address(&mut self, address: &Address) -> AddressState {
-        let mut states = self.settle(&[address], false);
+        self.site(&address.clone().into(), &View::default())
+    }
+
+    /// How a declared address is now, as its service means it.
+    pub fn site(&mut self, site: &Site, view: &View) -> AddressState {
+        let mut states = self.settle(&[(site, view)], false);
         states.pop().unwrap_or_else(|| AddressState {
-            address: address.clone(),
+            address: site.address.clone(),
+            of: site.of.clone(),
+            netns: None,
             path: None,
             sockets: Vec::new(),
             processes: Vec::new(),
@@ -106,19 +120,20 @@ impl Observer {
     }
 
     /// How everything declared is now: one dump a family, one pass for holders, one for processes.
-    pub fn snapshot(&mut self, config: &Config, reason: SnapshotReason) -> Snapshot {
+    pub fn snapshot(&mut self, config: &Config, views: &Views, reason: SnapshotReason) -> Snapshot {
         let began = clock::now();
-        let declared: BTreeSet<&Address> = config.services.iter().flat_map(|s| &s.listen).collect();
-        self.seen.retain(|address, _| declared.contains(address));
-        let addresses = self.settle(&declared.into_iter().collect::<Vec<_>>(), true);
-        let pid_files = config
-            .services
-            .iter()
-            .filter_map(|s| s.pid_file.as_deref())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .map(|path| pid_file::read(path.as_ref()))
-            .collect::<Vec<_>>();
+        let declared: BTreeSet<Site> = config.sites().into_iter().flatten().collect();
+        self.seen.retain(|site, _| declared.contains(site));
+        let seen: Vec<(&Site, View)> = declared.iter().map(|site| (site, views.of(site))).collect();
+        let wanted: Vec<(&Site, &View)> = seen.iter().map(|(site, view)| (*site, view)).collect();
+        let addresses = self.settle(&wanted, true);
+        let mut pid_files = BTreeMap::new();
+        for (i, path, of) in config.pid_files() {
+            pid_files
+                .entry((path, of))
+                .or_insert_with(|| pid_file::read(path.as_ref(), of, views.service(i)));
+        }
+        let pid_files: Vec<_> = pid_files.into_values().collect();
         let mut roots: BTreeSet<ProcId> = pid_files
             .iter()
             .filter_map(|f| Some(f.process.as_ref()?.id))
@@ -149,14 +164,14 @@ impl Observer {
     }
 
     /// Looks until nothing moved. `thorough`: asks who holds the sockets anew, although known holders still do.
-    fn settle(&mut self, addresses: &[&Address], thorough: bool) -> Vec<AddressState> {
-        let mut look = self.look(addresses, thorough);
+    fn settle(&mut self, wanted: &[(&Site, &View)], thorough: bool) -> Vec<AddressState> {
+        let mut look = self.look(wanted, thorough);
         for _ in 1..ATTEMPTS {
             if look.unheld.is_empty() && !look.moved.contains(&true) {
                 return look.states;
             }
             let before = look;
-            look = self.look(addresses, true);
+            look = self.look(wanted, true);
             // Twice without a holder, and not for want of looking: it is in flight.
             if !look.moved.contains(&true) && look.unheld == before.unheld {
                 return look.states;
@@ -172,58 +187,76 @@ impl Observer {
         look.states
     }
 
-    fn look(&mut self, addresses: &[&Address], thorough: bool) -> Look {
-        let stamps = |addresses: &[&Address]| -> Vec<Option<Stamp>> {
-            addresses.iter().map(|a| a.path().map(path::stamp)).collect()
+    fn look(&mut self, wanted: &[(&Site, &View)], thorough: bool) -> Look {
+        let find = || -> Vec<Option<(Rooted, Stamp)>> {
+            let paths = wanted.iter().map(|(site, view)| (site.address.path(), view));
+            paths.map(|(path, view)| path.map(|p| view.find(p))).collect()
         };
-        let before = stamps(addresses);
-        let dumps = Dumps::read(&mut self.diag, addresses, &before, &self.seen);
-        let after = stamps(addresses);
-        let moved = before.iter().zip(&after).map(|(b, a)| b != a).collect();
+        let asked: Vec<Asked<'_>> = wanted
+            .iter()
+            .zip(find())
+            .map(|((site, _), before)| Asked { site, before })
+            .collect();
+        let (dumps, netns) = self.dump(wanted, &asked);
+        let after = find();
+        let moved = asked
+            .iter()
+            .zip(&after)
+            .map(|(a, after)| a.before != *after)
+            .collect();
 
-        let mut states = Vec::with_capacity(addresses.len());
+        let mut states = Vec::with_capacity(wanted.len());
         let mut by_name_only = BTreeSet::new();
-        for (address, stamp) in addresses.iter().zip(after) {
-            let path = stamp.map(|s| s.state);
-            let found = dumps.sockets(address, path.as_ref(), self.seen.get(*address));
-            let (sockets, error) = match found {
+        let mut places = Vec::with_capacity(wanted.len());
+        for (i, found) in after.into_iter().enumerate() {
+            let site = wanted[i].0;
+            let sockets = match &dumps[i] {
+                Ok(Some(dumps)) => dumps.sockets(&asked[i], found.as_ref(), self.seen.get(site)),
+                Ok(None) => Ok(Vec::new()),
+                Err(e) => Err(e.clone()),
+            };
+            let (sockets, error) = match sockets {
                 Ok(found) => {
                     by_name_only.extend(found.iter().filter(|m| m.by_name_only).map(|m| m.socket.id));
                     (found.into_iter().map(|m| m.socket).collect(), None)
                 }
                 Err(error) => (Vec::new(), Some(error)),
             };
+            let (place, stamp) = found.unzip();
+            places.push(place);
             states.push(AddressState {
-                address: (*address).clone(),
-                path,
+                address: site.address.clone(),
+                of: site.of.clone(),
+                netns: netns[i],
+                path: stamp.map(|s| s.state),
                 sockets,
                 processes: Vec::new(),
                 error,
             });
         }
 
-        let wanted = states.iter().flat_map(|s| &s.sockets).map(|s| s.inode).collect();
-        let found = self.holders.find(&wanted, thorough, self.tables.as_deref_mut());
+        let inodes = states.iter().flat_map(|s| &s.sockets).map(|s| s.inode).collect();
+        let found = self.holders.find(&inodes, thorough, self.tables.as_deref_mut());
         let mut known = BTreeMap::new();
         let mut unheld = BTreeSet::new();
-        for state in &mut states {
+        for ((state, place), (site, view)) in states.iter_mut().zip(&places).zip(wanted) {
             for socket in &mut state.sockets {
                 found.fill(socket);
                 if socket.holders.is_empty() {
                     unheld.insert(socket.id);
                 }
             }
-            if let Some(path) = state.address.path() {
-                // The same name in a chroot or a container is another file, and another daemon's address.
-                state
-                    .sockets
-                    .retain(|socket| !by_name_only.contains(&socket.id) || belongs_here(socket, path));
+            if let Some(place) = place {
+                // The same name in another chroot or container is another file, and another daemon's address.
+                state.sockets.retain(|socket| {
+                    !by_name_only.contains(&socket.id) || belongs_here(socket, place, view.process)
+                });
             }
             if state.error.is_none() {
                 let ids: BTreeSet<_> = state.sockets.iter().map(|s| s.id).collect();
                 match ids.is_empty() {
-                    true => self.seen.remove(&state.address),
-                    false => self.seen.insert(state.address.clone(), ids),
+                    true => self.seen.remove(*site),
+                    false => self.seen.insert((*site).clone(), ids),
                 };
             }
             state.processes = with_ancestors(&state.sockets, &mut known);
@@ -234,14 +267,67 @@ impl Observer {
             unheld,
         }
     }
+
+    /// One dump for each network namespace that is asked about: for every site the one that it is in (`None`: in none
+    /// that there is), and that namespace's number.
+    #[expect(clippy::type_complexity, reason = "two lists, each with one entry a site")]
+    fn dump(
+        &mut self,
+        wanted: &[(&Site, &View)],
+        asked: &[Asked<'_>],
+    ) -> (Vec<Result<Option<Rc<Dumps>>, String>>, Vec<Option<u32>>) {
+        let mut of: Vec<Result<Option<Rc<Dumps>>, String>> = vec![Ok(None); wanted.len()];
+        let mut netns = vec![None; wanted.len()];
+        let mut groups: BTreeMap<Option<u32>, (NetNamespace, Vec<usize>)> = BTreeMap::new();
+        for (i, (site, view)) in wanted.iter().enumerate() {
+            let namespace = match site.address.path() {
+                // Names of files are in no network namespace.
+                Some(_) => Ok(Some(NetNamespace::Own)),
+                None => view.net_namespace(),
+            };
+            match namespace {
+                Ok(Some(namespace)) => {
+                    let key = match &namespace {
+                        NetNamespace::Own => None,
+                        NetNamespace::Other { inode, .. } => Some(*inode),
+                    };
+                    if site.address.path().is_none() {
+                        netns[i] = namespace.inode();
+                    }
+                    groups.entry(key).or_insert((namespace, Vec::new())).1.push(i);
+                }
+                Ok(None) => {}
+                Err(e) => of[i] = Err(e),
+            }
+        }
+        for (namespace, members) in groups.into_values() {
+            let sites: Vec<&Asked<'_>> = members.iter().map(|i| &asked[*i]).collect();
+            let dumps = match namespace {
+                NetNamespace::Own => Ok(Dumps::read(&mut self.diag, &sites, &self.seen)),
+                NetNamespace::Other { file, .. } => Diag::open_in(file)
+                    .map(|mut diag| Dumps::read(&mut diag, &sites, &self.seen))
+                    .map_err(|e| e.to_string()),
+            };
+            let dumps = dumps.map(|d| Some(Rc::new(d)));
+            for i in members {
+                let netns = &wanted[i].1.netns;
+                of[i] = dumps.clone().map_err(|e| match netns {
+                    Netns::Path(path) => format!("network namespace {path}: {e}"),
+                    Netns::Host | Netns::Main => e,
+                });
+            }
+        }
+        (of, netns)
+    }
 }
 
-fn belongs_here(socket: &Socket, path: &std::path::Path) -> bool {
+/// `main`: the service's main process, which means the path that it gave to bind(2), whatever its root is by now.
+fn belongs_here(socket: &Socket, place: &Rooted, main: Option<ProcId>) -> bool {
     socket.holders.is_empty()
         || socket
             .holders
             .iter()
-            .any(|h| path::shares_directory(h.process.pid, path))
+            .any(|h| main == Some(h.process) || path::shares_directory(h.process.pid, place))
 }
 
 /// The holders of `sockets` and their next ancestors. `known`: read in this look already.

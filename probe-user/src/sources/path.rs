@@ -6,15 +6,18 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read},
+    io::{self, BufRead, BufReader, Read},
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, statx,
-};
+use procfs::process::MountInfo;
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, Statx, StatxFlags, statx};
 
+use super::{
+    process,
+    root::{Root, Rooted},
+};
 use crate::event::{FileId, PathState};
 
 /// Mounts remembered; a host with more forgets all and reads anew.
@@ -41,10 +44,24 @@ pub fn state(path: &Path) -> PathState {
 
 /// [`state`] with the file's change time.
 pub fn stamp(path: &Path) -> Stamp {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    let found = match statx(CWD, path, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID) {
+    stamp_at(&Rooted::host(path))
+}
+
+/// [`stamp`] of a path that may be looked up from another root directory.
+pub fn stamp_at(place: &Rooted) -> Stamp {
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let found = match &place.root {
+        Root::Host => {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+            statx(CWD, &place.path, flags, mask).map_err(io::Error::from)
+        }
+        Root::Directory(_) | Root::Process(_) => place
+            .open(OFlags::PATH)
+            .and_then(|file| Ok(statx(&file, c"", AtFlags::EMPTY_PATH, mask)?)),
+    };
+    let found = match found {
         Ok(found) => found,
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
+        Err(e) if is_absent(&e) => {
             return Stamp {
                 state: PathState::Absent,
                 changed: None,
@@ -52,14 +69,14 @@ pub fn stamp(path: &Path) -> Stamp {
         }
         Err(e) => {
             return Stamp {
-                state: PathState::Unknown(io::Error::from(e).to_string()),
+                state: PathState::Unknown(e.to_string()),
                 changed: None,
             };
         }
     };
     let state = match FileType::from_raw_mode(found.stx_mode.into()) {
         FileType::Socket => {
-            let FileId { dev, ino } = identify(&found, "self");
+            let FileId { dev, ino } = identify(&found, &place.root.mounts());
             PathState::Socket(FileId {
                 dev,
                 ino: ino & 0xffff_ffff,
@@ -100,19 +117,26 @@ pub fn exe_id(pid: u32) -> io::Result<FileId> {
 /// # Errors
 /// Those of openat2(2) and statx(2).
 pub fn file_id_seen_by(pid: u32, path: &Path) -> io::Result<FileId> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = openat(
-        CWD,
-        format!("/proc/{pid}/root"),
-        flags | OFlags::DIRECTORY,
-        Mode::empty(),
-    )?;
-    let file = openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    let id = process::identity(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+    file_id_at(&Root::Process(id), path)
+}
+
+/// [`file_id`] of a path that is looked up from another root directory.
+///
+/// # Errors
+/// Those of openat2(2) and statx(2).
+pub fn file_id_at(root: &Root, path: &Path) -> io::Result<FileId> {
+    let file = root.open(path, OFlags::PATH)?;
     let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
     Ok(identify(
         &statx(&file, c"", AtFlags::EMPTY_PATH, mask)?,
-        &pid.to_string(),
+        &root.mounts(),
     ))
+}
+
+/// No such name; also not on the way there.
+pub(super) fn is_absent(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
 fn file_id_in(path: &Path, whose_mounts: &str) -> io::Result<FileId> {
@@ -157,22 +181,20 @@ fn device(found: &Statx, whose_mounts: &str) -> u32 {
 }
 
 fn device_of_mount(id: u64, whose: &str) -> Option<u32> {
-    let mut text = String::new();
-    File::open(format!("/proc/{whose}/mountinfo"))
-        .ok()?
-        .take(TABLE_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
-    text.lines()
-        .find_map(|line| mount_line(line).filter(|(mount, _)| *mount == id))
+    let table = File::open(format!("/proc/{whose}/mountinfo")).ok()?;
+    BufReader::new(table.take(TABLE_BYTES))
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| mount_line(&line).filter(|(mount, _)| *mount == id))
         .map(|(_, dev)| dev)
 }
 
-/// Mount id and device of a line of mountinfo: `41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw`.
+/// Mount id and device of a line of mountinfo: `41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw`. Line by line,
+/// so that one that procfs does not understand hides no other.
 fn mount_line(line: &str) -> Option<(u64, u32)> {
-    let mut fields = line.split(' ');
-    let id = fields.next()?.parse().ok()?;
-    let (major, minor) = fields.nth(1)?.split_once(':')?;
+    let mount = MountInfo::from_line(line).ok()?;
+    let (major, minor) = mount.majmin.split_once(':')?;
+    let id = u64::try_from(mount.mnt_id).ok()?;
     Some((id, encode(major.parse().ok()?, minor.parse().ok()?)))
 }
 
@@ -181,18 +203,19 @@ fn encode(major: u32, minor: u32) -> u32 {
     major << 20 | minor & 0xf_ffff
 }
 
-/// Whether the file that holder `pid` would create under `path` is the one that we would: its view of the directory and
-/// ours are the same. A daemon in a chroot or a container may use our names for other files.
-pub fn shares_directory(pid: u32, path: &Path) -> bool {
-    let Some(directory) = path.parent() else {
+/// Whether the file that holder `pid` would create under the path is the one that is meant: its view of the directory and
+/// that of the path's root are the same. A daemon in a chroot or a container may use our names for other files.
+pub fn shares_directory(pid: u32, place: &Rooted) -> bool {
+    let Some(directory) = place.path.parent() else {
         return true;
     };
-    match (file_id(directory), file_id_seen_by(pid, directory)) {
+    let seen = file_id_seen_by(pid, directory);
+    match (file_id_at(&place.root, directory), seen) {
         (Ok(ours), Ok(theirs)) => ours == theirs,
         (Err(_), Ok(_)) | (Ok(_), Err(_)) => false,
         // Neither sees it: what remains is whether both look at the same tree.
         (Err(_), Err(_)) => match (
-            fs::read_link("/proc/self/ns/mnt"),
+            fs::read_link(format!("/proc/{}/ns/mnt", place.root.mounts())),
             fs::read_link(format!("/proc/{pid}/ns/mnt")),
         ) {
             (Ok(ours), Ok(theirs)) => ours == theirs,
@@ -247,10 +270,9 @@ mod tests {
     #[test]
     fn this_process_sees_its_own_directories() {
         let dir = TempDir::new("view");
-        assert!(shares_directory(std::process::id(), &dir.path().join("x")));
-        assert!(shares_directory(
-            std::process::id(),
-            &dir.path().join("missing/x")
-        ));
+        for name in ["x", "missing/x"] {
+            let place = Rooted::host(&dir.path().join(name));
+            assert!(shares_directory(std::process::id(), &place), "{name}");
+        }
     }
 }

@@ -1,13 +1,20 @@
 //! PID files, read as strangers' files: never followed, never waited for, never trusted.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
-use super::process;
+use rustix::fs::OFlags;
+
+use super::{
+    path::is_absent,
+    pid_namespace, process,
+    root::{Root, Rooted},
+    view::View,
+};
 use crate::{
     clock::{self, Nanos},
     event::{PidFileContent, PidFileState},
@@ -20,37 +27,65 @@ const SHOWN: usize = 40;
 /// `PID_MAX_LIMIT` of the kernel.
 const PID_MAX: u32 = 1 << 22;
 
-/// How a PID file is now. Errors are part of the state.
-pub fn read(path: &Path) -> PidFileState {
-    let (content, modified) = match open(path) {
+/// How a PID file is now, as a service with this view means it. Errors are part of the state.
+///
+/// `of`: the service, where another one may mean another file.
+pub fn read(path: &Path, of: Option<&str>, view: &View) -> PidFileState {
+    let mut found = (Root::Host, Err(PidFileContent::Absent));
+    for place in view.places(path) {
+        let file = open(&place);
+        let is_there = !matches!(file, Err(PidFileContent::Absent));
+        found = (place.root, file);
+        if is_there {
+            break;
+        }
+    }
+    let (root, file) = found;
+    let (content, modified) = match file {
         Ok((file, modified)) => (content(file), modified),
         Err(state) => (state, Nanos::ZERO),
     };
-    let process = match content {
-        PidFileContent::Pid(pid) => process::read(pid).ok().flatten(),
-        _ => None,
-    };
-    PidFileState {
+    let mut state = PidFileState {
         path: path.to_string_lossy().into_owned(),
+        of: of.map(str::to_owned),
         content,
+        local: None,
         modified,
-        process,
+        process: None,
+    };
+    if let PidFileContent::Pid(written) = state.content {
+        let translated = match view.process {
+            Some(main) => pid_namespace::translate(written, main, &root),
+            // What it means ended with the last main process.
+            None => view.foreign_pids.then_some(None),
+        };
+        match translated {
+            None => state.process = process::read(written).ok().flatten(),
+            Some(process) => {
+                state.local = Some(written);
+                if let Some(process) = &process {
+                    state.content = PidFileContent::Pid(process.id.pid);
+                }
+                state.process = process;
+            }
+        }
     }
+    state
 }
 
 /// The regular file and when it was last written.
-fn open(path: &Path) -> Result<(File, Nanos), PidFileContent> {
+fn open(place: &Rooted) -> Result<(File, Nanos), PidFileContent> {
     // Without O_NONBLOCK the opening of a planted fifo would wait for ever.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
+    let file = place
+        .open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
         .map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => PidFileContent::Absent,
+            _ if is_absent(&e) => PidFileContent::Absent,
             Some(libc::ELOOP) => PidFileContent::Unreadable("symbolic link".into()),
+            // A socket; a device file without a device.
+            Some(libc::ENXIO | libc::ENODEV) => PidFileContent::Unreadable("not a regular file".into()),
             _ => PidFileContent::Unreadable(e.to_string()),
         })?;
+    let file = File::from(file);
     let metadata = file
         .metadata()
         .map_err(|e: io::Error| PidFileContent::Unreadable(e.to_string()))?;
@@ -100,6 +135,10 @@ mod tests {
 
     use super::*;
     use crate::sources::testing::TempDir;
+
+    fn read(path: &Path) -> PidFileState {
+        super::read(path, None, &View::default())
+    }
 
     #[test]
     fn what_daemons_write_is_understood() {

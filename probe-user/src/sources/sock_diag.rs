@@ -1,4 +1,4 @@
-//! Sockets as the kernel's `sock_diag` lists them: one dump a family, of the network namespace that this process is in.
+//! Sockets as the kernel's `sock_diag` lists them: one dump a family, of this process's network namespace or another one.
 //!
 //! Requests and answers are laid out here rather than taken from the netlink crates: `netlink-packet-sock-diag` keeps
 //! the inode and device of `UNIX_DIAG_VFS` private, has no flag for state 7, does not name
@@ -7,6 +7,7 @@
 mod wire;
 
 use std::{
+    fs::File,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::{
@@ -16,11 +17,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+            sockopt,
+        },
+        time::{TimeVal, TimeValLike},
     },
-    time::{TimeVal, TimeValLike},
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -123,6 +128,8 @@ pub struct InetSocket {
 /// another one.
 pub struct Diag {
     socket: OwnedFd,
+    /// Where the socket is made anew. `None`: in this process's network namespace.
+    namespace: Option<File>,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -139,9 +146,31 @@ impl Diag {
     pub fn open() -> Result<Self, DiagError> {
         Ok(Self {
             socket: open()?,
+            namespace: None,
             sequence: 0,
             buffer: vec![0; BUFFER],
         })
+    }
+
+    /// Lists the sockets of another network namespace, and keeps that alive until it is dropped.
+    ///
+    /// # Errors
+    /// [`DiagError::Open`]; without the right to enter the namespace (`CAP_SYS_ADMIN`) too.
+    pub fn open_in(namespace: File) -> Result<Self, DiagError> {
+        Ok(Self {
+            socket: open_in(&namespace)?,
+            namespace: Some(namespace),
+            sequence: 0,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    fn open_again(&mut self) -> Result<(), DiagError> {
+        self.socket = match &self.namespace {
+            None => open()?,
+            Some(namespace) => open_in(namespace)?,
+        };
+        Ok(())
     }
 
     /// Bound UNIX sockets: listeners, stream sockets that do not listen (yet), datagram sockets. No connections.
@@ -220,9 +249,9 @@ impl Diag {
             found.clear();
             match self.dump_once(what, request, found, &parse) {
                 Ok(Ended::Whole) => return Ok(()),
-                Ok(Ended::Again) => self.socket = open()?,
+                Ok(Ended::Again) => self.open_again()?,
                 Err(e) => {
-                    self.socket = open()?;
+                    self.open_again()?;
                     return Err(e);
                 }
             }
@@ -301,6 +330,24 @@ fn open() -> Result<OwnedFd, DiagError> {
     setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECONDS)).map_err(fail)?;
     setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(TIMEOUT_SECONDS)).map_err(fail)?;
     Ok(fd)
+}
+
+/// In a thread of its own, since a network namespace is a thread's and this one's must stay. A socket remains in the one
+/// that it was made in. Neither call waits.
+fn open_in(namespace: &File) -> Result<OwnedFd, DiagError> {
+    let work = || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|e| DiagError::Open(e.into()))?;
+        open()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into());
+        let thread = thread.spawn_scoped(scope, work).map_err(DiagError::Open)?;
+        thread.join().unwrap_or_else(|_| {
+            Err(DiagError::Open(io::Error::other(
+                "the thread that made it panicked",
+            )))
+        })
+    })
 }
 
 fn refused(what: &'static str, payload: &[u8]) -> Result<Ended, DiagError> {

@@ -123,6 +123,7 @@ mod tests {
             address: Address::Unix(path.to_owned()),
             socket: None,
             inode: Some(inode),
+            netns: None,
         }
     }
 

@@ -22,6 +22,7 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   link FROM TO       make a hard link
   chdir DIRECTORY    change the working directory
   pid-file [TEXT]    write the PID file anew, with TEXT instead of the own pid
+  chroot DIR         change the root directory
   fork [N]           fork N children that do nothing; says their pids
   fork-bound         the same for one that gets SIGTERM when its parent dies
   hand-over          fork a child that goes on with everything, exit 0; the child says its pid
@@ -76,6 +77,7 @@ impl Daemon {
                 let path: &PathBuf = self.pid_file.as_ref().context("started without --pid-file")?;
                 lifecycle::write_pid_file(path, text).and(nothing)
             }
+            ["chroot", dir] => lifecycle::chroot(dir.as_ref()).and(nothing),
             ["fork"] => fork(1),
             ["fork-bound"] => match lifecycle::fork_here()? {
                 Some(child) => Ok(child.to_string()),

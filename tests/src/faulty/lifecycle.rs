@@ -96,3 +96,9 @@ pub(super) fn wait_for_vfork() -> ! {
     }
     leave(1)
 }
+
+/// Changes the root directory, as daemons do that lock themselves in.
+pub(super) fn chroot(dir: &Path) -> Result<()> {
+    nix::unistd::chroot(dir).with_context(|| format!("chroot to {}", dir.display()))?;
+    Ok(std::env::set_current_dir("/")?)
+}

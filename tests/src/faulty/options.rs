@@ -42,6 +42,9 @@ pub(super) struct Serve {
     /// Share TCP and UDP ports with others that do the same
     #[arg(long)]
     pub(super) reuse_port: bool,
+    /// Change the root directory first
+    #[arg(long, value_name = "DIR")]
+    pub(super) chroot: Option<PathBuf>,
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
     /// What to do about a signal; without this its default action happens

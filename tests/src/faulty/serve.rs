@@ -39,6 +39,9 @@ pub(super) fn run(options: &Serve) -> Result<()> {
     if options.daemonize == Some(Daemonize::Early) {
         lifecycle::daemonize()?;
     }
+    if let Some(dir) = &options.chroot {
+        lifecycle::chroot(dir)?;
+    }
     let sockets = open(options)?;
     if options.daemonize == Some(Daemonize::Late) {
         lifecycle::daemonize()?;

@@ -69,6 +69,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                 describe(p)
             )
         }
+        (None, _) if state.local.is_some() => "no such process lives in its pid namespace".to_owned(),
         (None, _) => "no such process lives".to_owned(),
     };
     verdict.conditions.push(Condition {

@@ -18,6 +18,7 @@ fn bind(w: &mut World, pid: u32, error: Option<i32>) {
         // That of the first socket of the world.
         inode: error.is_none().then_some(101),
         error,
+        netns: None,
     });
 }
 
@@ -105,6 +106,7 @@ fn one_bind_and_one_listen_are_each_told_once() {
             process: process.clone(),
             socket: None,
             inode: Some(ino),
+            netns: None,
         });
     }
     w.pass(ms(100));
@@ -127,12 +129,14 @@ fn a_listener_that_no_look_has_seen_ends_once() {
         process,
         socket: None,
         inode: Some(700),
+        netns: None,
     });
     for _ in 0..2 {
         w.tell(What::Unlisten {
             address: address.clone(),
             socket: None,
             inode: Some(700),
+            netns: None,
         });
     }
     assert_eq!(shown(&w, EventKind::Listen), 1);

@@ -82,6 +82,8 @@ fn an_empty_pid_file_is_no_finding() {
     let (content, modified) = (PidFileContent::Empty, w.now);
     w.tell(What::PidFile(PidFileState {
         path: PID_FILE.into(),
+        of: None,
+        local: None,
         content,
         modified,
         process: None,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    address::Address,
+    address::Site,
     clock::Nanos,
     config::{Config, Service},
     engine::{
@@ -75,7 +75,7 @@ impl World {
 
     /// As when probe began while this was so.
     pub(super) fn snapshot(&mut self, reason: SnapshotReason) {
-        let addresses: Vec<Address> = self.engine.addresses.keys().cloned().collect();
+        let addresses: Vec<Site> = self.engine.addresses.keys().cloned().collect();
         let snapshot = Snapshot {
             began: self.now,
             reason,
@@ -160,6 +160,7 @@ impl World {
         let actor = by.map(|p| self.actor(p));
         self.tell(What::Path {
             address: SOCK.parse().unwrap(),
+            of: None,
             change,
             actor,
         });
@@ -180,6 +181,8 @@ impl World {
         let process = self.processes.get(&pid).cloned();
         self.tell(What::PidFile(PidFileState {
             path: PID_FILE.into(),
+            of: None,
+            local: None,
             content: PidFileContent::Pid(pid),
             modified: self.now,
             process,
@@ -190,11 +193,14 @@ impl World {
         let actor = Some(self.actor(by));
         self.tell(What::PidFilePath {
             path: PID_FILE.into(),
+            of: None,
             change: PathChange::Removed,
             actor,
         });
         self.tell(What::PidFile(PidFileState {
             path: PID_FILE.into(),
+            of: None,
+            local: None,
             content: PidFileContent::Absent,
             modified: Nanos::ZERO,
             process: None,
@@ -279,12 +285,14 @@ impl World {
         );
     }
 
-    pub(super) fn state_of(&self, address: &Address) -> AddressState {
-        let is_path = address.path().is_some();
+    pub(super) fn state_of(&self, site: &Site) -> AddressState {
+        let is_path = site.address.path().is_some();
         // Another path than the one that everything here happens at.
-        if is_path && address.to_string() != SOCK {
+        if is_path && site.address.to_string() != SOCK {
             return AddressState {
-                address: address.clone(),
+                address: site.address.clone(),
+                of: site.of.clone(),
+                netns: None,
                 path: Some(PathState::Absent),
                 sockets: Vec::new(),
                 processes: Vec::new(),
@@ -292,7 +300,9 @@ impl World {
             };
         }
         AddressState {
-            address: address.clone(),
+            address: site.address.clone(),
+            of: site.of.clone(),
+            netns: None,
             path: is_path.then(|| self.path.clone()),
             sockets: self.sockets.clone(),
             processes: self.processes.values().cloned().collect(),

@@ -7,11 +7,12 @@ use std::{
 };
 
 use crate::{
-    address::{Address, Inet},
+    address::{Address, Inet, Site},
     event::{PathState, Socket, SocketId},
     sources::{
         namespace,
         path::{self, Stamp},
+        root::{Root, Rooted},
         sock_diag::{Diag, InetSocket, UnixName, UnixSocket},
     },
 };
@@ -26,6 +27,13 @@ pub(super) struct Dumps {
     waiting: BTreeMap<SocketId, u64>,
 }
 
+/// A site that is looked at.
+pub(super) struct Asked<'a> {
+    pub(super) site: &'a Site,
+    /// Where its path was found before the kernel was asked, and how it was there.
+    pub(super) before: Option<(Rooted, Stamp)>,
+}
+
 pub(super) struct Match {
     pub(super) socket: Socket,
     /// Neither its file nor an earlier look says that it belongs here: only the name given to bind(2).
@@ -36,18 +44,16 @@ impl Dumps {
     /// Reads the families that `addresses` need.
     pub(super) fn read(
         diag: &mut Diag,
-        addresses: &[&Address],
-        stamps: &[Option<Stamp>],
-        seen: &BTreeMap<Address, BTreeSet<SocketId>>,
+        sites: &[&Asked<'_>],
+        seen: &BTreeMap<Site, BTreeSet<SocketId>>,
     ) -> Self {
-        let any = |f: fn(&Address) -> bool| addresses.iter().any(|a| f(a));
+        let any = |f: fn(&Address) -> bool| sites.iter().any(|a| f(&a.site.address));
         let mut dumps = Self::default();
         if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
             let unix = diag.unix().and_then(|mut sockets| {
-                if addresses
+                if sites
                     .iter()
-                    .zip(stamps)
-                    .any(|(a, s)| is_unexplained(a, s.as_ref(), seen.get(*a), &sockets))
+                    .any(|a| is_unexplained(a, seen.get(a.site), &sockets))
                 {
                     sockets.extend(diag.unix_connected_datagram()?);
                 }
@@ -55,9 +61,8 @@ impl Dumps {
             });
             dumps.unix = Some(unix.map_err(|e| e.to_string()).and_then(|mut sockets| {
                 // A name in the file system is one for all network namespaces, and a socket is listed in its own only.
-                let is_path = |a: &Address| matches!(a, Address::Unix(_));
-                let mut asked = addresses.iter().zip(stamps).filter(|(a, _)| is_path(a));
-                if asked.any(|(a, s)| is_unexplained(a, s.as_ref(), seen.get(*a), &sockets)) {
+                let mut paths = sites.iter().filter(|a| a.site.address.path().is_some());
+                if paths.any(|a| is_unexplained(a, seen.get(a.site), &sockets)) {
                     sockets.extend(namespace::unix_elsewhere()?);
                 }
                 Ok(sockets)
@@ -65,7 +70,7 @@ impl Dumps {
         }
         if any(|a| matches!(a, Address::Tcp(_))) {
             dumps.tcp = Some(inet(diag, libc::IPPROTO_TCP as u16));
-            dumps.waiting = waiting(diag, addresses, dumps.tcp.as_ref());
+            dumps.waiting = waiting(diag, sites, dumps.tcp.as_ref());
         }
         if any(|a| matches!(a, Address::Udp(_))) {
             dumps.udp = Some(inet(diag, libc::IPPROTO_UDP as u16));
@@ -76,8 +81,8 @@ impl Dumps {
     /// The live sockets of `address`. `seen`: those that belonged to it before.
     pub(super) fn sockets(
         &self,
-        address: &Address,
-        path: Option<&PathState>,
+        asked: &Asked<'_>,
+        found: Option<&(Rooted, Stamp)>,
         seen: Option<&BTreeSet<SocketId>>,
     ) -> Result<Vec<Match>, String> {
         let dumped = |dump: &Option<Result<Vec<InetSocket>, String>>, want: &Inet| {
@@ -92,7 +97,7 @@ impl Dumps {
                 .map(inet_match)
                 .collect())
         };
-        match address {
+        match &asked.site.address {
             Address::Tcp(want) => {
                 let mut found: Vec<Match> = dumped(&self.tcp, want)?;
                 for m in &mut found {
@@ -110,7 +115,7 @@ impl Dumps {
                     .map_err(Clone::clone)?;
                 Ok(sockets
                     .iter()
-                    .filter_map(|s| unix_match(s, address, path, seen))
+                    .filter_map(|s| unix_match(s, &asked.site.address, found, seen))
                     .collect())
             }
         }
@@ -120,13 +125,13 @@ impl Dumps {
 /// Asked only of listeners that have a queue. What can't be read is left out: then no stall is told.
 fn waiting(
     diag: &mut Diag,
-    addresses: &[&Address],
+    sites: &[&Asked<'_>],
     listeners: Option<&Result<Vec<InetSocket>, String>>,
 ) -> BTreeMap<SocketId, u64> {
     let declared = |s: &&InetSocket| {
-        addresses
+        sites
             .iter()
-            .any(|a| matches!(a, Address::Tcp(want) if serves(want, s)))
+            .any(|a| matches!(&a.site.address, Address::Tcp(want) if serves(want, s)))
     };
     let listeners = listeners
         .and_then(|l| l.as_ref().ok())
@@ -159,16 +164,11 @@ pub(super) fn inet(diag: &mut Diag, protocol: u16) -> Result<Vec<InetSocket>, St
 }
 
 /// Whether something is missing that a connected datagram socket would explain.
-fn is_unexplained(
-    address: &Address,
-    stamp: Option<&Stamp>,
-    seen: Option<&BTreeSet<SocketId>>,
-    sockets: &[UnixSocket],
-) -> bool {
+fn is_unexplained(asked: &Asked<'_>, seen: Option<&BTreeSet<SocketId>>, sockets: &[UnixSocket]) -> bool {
     if !seen.is_none_or(|ids| ids.iter().all(|id| sockets.iter().any(|s| s.id == *id))) {
         return true;
     }
-    match (address, stamp.map(|s| &s.state)) {
+    match (&asked.site.address, asked.before.as_ref().map(|(_, s)| &s.state)) {
         (Address::Unix(_), Some(PathState::Socket(file))) => !sockets.iter().any(|s| s.file == Some(*file)),
         (Address::Abstract(name), _) => !sockets
             .iter()
@@ -180,11 +180,14 @@ fn is_unexplained(
 fn unix_match(
     socket: &UnixSocket,
     address: &Address,
-    path: Option<&PathState>,
+    found: Option<&(Rooted, Stamp)>,
     seen: Option<&BTreeSet<SocketId>>,
 ) -> Option<Match> {
+    let path = found.map(|(_, stamp)| &stamp.state);
     let by_name = match (&socket.name, address) {
-        (UnixName::Path(name), Address::Unix(want)) => is_same_name(name, want),
+        (UnixName::Path(name), Address::Unix(want)) => {
+            is_same_name(name, want, found.map(|(place, _)| &place.root))
+        }
         (UnixName::Abstract(name), Address::Abstract(want)) => name == want,
         _ => false,
     };
@@ -198,14 +201,15 @@ fn unix_match(
 }
 
 /// Whether two paths are one name in one directory: `/var/run/x` and `/run/x` mostly are.
-fn is_same_name(bound: &Path, declared: &Path) -> bool {
+fn is_same_name(bound: &Path, declared: &Path, root: Option<&Root>) -> bool {
     if bound == declared {
         return true;
     }
     if !bound.is_absolute() || bound.file_name() != declared.file_name() {
         return false;
     }
-    let directory = |path: &Path| path::file_id(path.parent()?).ok();
+    let host = Root::Host;
+    let directory = |path: &Path| path::file_id_at(root.unwrap_or(&host), path.parent()?).ok();
     directory(bound).is_some_and(|ours| directory(declared) == Some(ours))
 }
 

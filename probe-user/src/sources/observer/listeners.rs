@@ -12,6 +12,7 @@ use crate::{
     event::{FileId, PathState, ProcId, Process, Socket, SocketState},
     sources::{
         namespace, path,
+        root::Rooted,
         sock_diag::{Diag, DiagError, InetSocket, UnixName, UnixSocket},
     },
 };
@@ -119,7 +120,7 @@ fn unix_address(found: &UnixSocket, socket: &Socket) -> Option<Address> {
         socket
             .holders
             .iter()
-            .any(|h| path::shares_directory(h.process.pid, &name))
+            .any(|h| path::shares_directory(h.process.pid, &Rooted::host(&name)))
     };
     (is_ours || is_orphan()).then(|| Address::Unix(name.components().collect()))
 }

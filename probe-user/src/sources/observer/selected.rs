@@ -34,7 +34,8 @@ pub(super) fn processes(
         .any(|s| s.exe.is_some() || s.script.is_some());
     let mut all = list(tables, by_argument || by_exe);
 
-    let mut chosen = roots.clone();
+    // Everything descends from process 1, which may hold sockets for others: it is listed alone.
+    let (first, mut chosen): (BTreeSet<ProcId>, BTreeSet<ProcId>) = roots.iter().partition(|id| id.pid == 1);
     for process in all.values() {
         if config
             .services
@@ -45,7 +46,8 @@ pub(super) fn processes(
             chosen.insert(process.id);
         }
     }
-    let chosen = process::with_descendants(&chosen, &all);
+    let mut chosen = process::with_descendants(&chosen, &all);
+    chosen.extend(first);
     let mut found = Vec::with_capacity(chosen.len());
     for id in chosen {
         // A process that ended since then is none of the snapshot.
@@ -89,4 +91,23 @@ fn list(tables: Option<&mut (dyn KernelTables + 'static)>, whole: bool) -> BTree
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn process_1_brings_no_descendants() {
+        let first = process::identity(1).unwrap();
+        let me = process::identity(std::process::id()).unwrap();
+        let roots = |ids: &[ProcId]| ids.iter().copied().collect();
+        let listed = |roots| -> Vec<ProcId> {
+            let found = processes(&Config::default(), &roots, None);
+            found.into_iter().map(|p| p.id).collect()
+        };
+        assert_eq!(listed(roots(&[first])), [first]);
+        let both = listed(roots(&[first, me]));
+        assert!(both.contains(&first) && both.contains(&me), "{both:?}");
+    }
 }

@@ -398,7 +398,7 @@ fn a_snapshot_tells_processes_addresses_and_pid_files() {
         ..Config::default()
     };
     let before = clock::now();
-    let snapshot = observer().snapshot(&config, SnapshotReason::Start);
+    let snapshot = observer().snapshot(&config, &Views::new(&config), SnapshotReason::Start);
     assert!(snapshot.began >= before);
     assert_eq!(snapshot.addresses.len(), 2);
     assert_eq!(snapshot.pid_files[0].content, PidFileContent::Pid(daemon.pid()));
@@ -437,7 +437,9 @@ fn an_executable_selects_its_processes() {
         ..Config::default()
     };
     let found = |config: &Config| {
-        let processes = observer().snapshot(config, SnapshotReason::Interval).processes;
+        let processes = observer()
+            .snapshot(config, &Views::new(config), SnapshotReason::Interval)
+            .processes;
         processes.iter().map(|p| p.id.pid).collect::<Vec<_>>()
     };
     assert_eq!(found(&config), [child.0.id()]);
