@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Nanos,
-    event::{PathChange, PathState, ProcId},
+    event::{FileId, PathChange, PathState, ProcId},
 };
 
 use super::{
@@ -30,10 +30,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             subject: address.to_string(),
             detail: String::new(),
         };
-        let owner = ledger
-            .last_owner(*file)
-            .map(Owner::of_dead)
-            .or_else(|| Owner::who_made(ledger));
+        let owner = Owner::of(ledger, *file);
         // The path is looked at again after the socket died: only then is it known to lead to a dead one.
         if owner
             .as_ref()
@@ -109,6 +106,21 @@ struct Owner {
 }
 
 impl Owner {
+    fn of(ledger: &AddressLedger, file: FileId) -> Option<Self> {
+        let made = Self::who_made(ledger);
+        let Some(dead) = ledger.last_owner(file) else {
+            return made;
+        };
+        // It was seen while its holder was already on its way out, when no descriptor leads to it any more.
+        match made.filter(|_| dead.holders.is_empty()) {
+            Some(made) => Some(Self {
+                holders: made.holders,
+                ..Self::of_dead(dead)
+            }),
+            None => Some(Self::of_dead(dead)),
+        }
+    }
+
     fn of_dead(dead: &Dead) -> Self {
         Self {
             holders: dead.holders.clone(),

@@ -254,3 +254,30 @@ fn a_socket_that_died_before_it_was_looked_at_is_known_by_who_made_its_name() {
         f.summary
     );
 }
+
+/// The look came while the process was dying: the socket still lived, and nobody held it any more.
+#[test]
+fn a_socket_that_was_only_seen_without_its_holder_is_known_by_who_made_its_name() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.findings.clear();
+    let file = FileId { dev: 1, ino: 77 };
+    w.path = PathState::Socket(file);
+    w.sockets.push(crate::event::Socket {
+        id: crate::event::SocketId(9),
+        inode: 9,
+        state: SocketState::Listening,
+        file: Some(file),
+        ip: None,
+        queue: 0,
+        backlog: 1,
+        head: None,
+        holders: Vec::new(),
+        holders_known: true,
+    });
+    w.path_changed(PathChange::Created, Some(50));
+    w.kill(50, 99);
+    w.close(9);
+    let f = w.finding(Kind::StaleSocket);
+    assert_eq!(f.actor.as_ref().map(|a| a.id.pid), Some(99));
+}
