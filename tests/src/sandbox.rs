@@ -14,7 +14,36 @@ use tempfile::TempDir;
 /// A temporary directory, removed when nobody needs it any more; a clone means the same one.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
-    dir: Arc<TempDir>,
+    dir: Arc<Dir>,
+}
+
+#[derive(Debug)]
+struct Dir(TempDir);
+
+/// Workers of a master that a test killed go on by themselves. Whatever runs an executable of this directory is the
+/// test's.
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return;
+        };
+        for pid in entries
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
+        {
+            let is_own = || {
+                let exe = fs::read_link(format!("/proc/{pid}/exe"));
+                exe.is_ok_and(|exe| exe.starts_with(self.0.path()))
+            };
+            let process = rustix::process::Pid::from_raw(pid).filter(|_| is_own());
+            let opened = process
+                .and_then(|p| rustix::process::pidfd_open(p, rustix::process::PidfdFlags::empty()).ok());
+            // Asked again, because the pid could have become another process's before it was opened.
+            if let Some(fd) = opened.filter(|_| is_own()) {
+                let _ = rustix::process::pidfd_send_signal(fd, rustix::process::Signal::KILL);
+            }
+        }
+    }
 }
 
 impl Sandbox {
@@ -32,16 +61,18 @@ impl Sandbox {
         // Daemons may change their user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))
             .expect("permissions of the directory");
-        Self { dir: Arc::new(dir) }
+        Self {
+            dir: Arc::new(Dir(dir)),
+        }
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.dir.0.path()
     }
 
     /// A path in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.0.path().join(name)
     }
 
     /// Copies an executable here, because probe tells daemons by their executable's inode: what another test, or the host
