@@ -178,6 +178,8 @@ fn a_pair_that_shares_a_port() {
 fn kill_9() {
     let mut scene = Scene::unix();
     scene.tell("listen");
+    // In the tracepoint tier a listener is known by a look, which a kill can come before.
+    assert_eq!(scene.events(), ["bind", "listen"]);
     scene.daemon.kill("KILL");
     scene.daemon.wait_gone();
     scene.watch.expect("stale-socket", SERVICE);
