@@ -1,5 +1,6 @@
 //! The commands and options that exist.
 
+pub(crate) mod daemon;
 mod declare;
 
 use std::{path::PathBuf, time::Duration};
@@ -32,6 +33,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Watch(Watch),
+    Daemon(daemon::Daemon),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),

@@ -1,6 +1,7 @@
 //! What each command does: one file a command.
 
 pub(crate) mod config;
+pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod watch;

@@ -4,6 +4,7 @@ pub mod address;
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod discover;
 pub mod engine;
 pub mod event;
