@@ -10,7 +10,7 @@ use super::{
     },
 };
 use crate::{
-    clock::{self, Nanos},
+    clock::Nanos,
     daemon::ask::Picture,
     engine::{
         finding::Finding,
@@ -56,8 +56,8 @@ impl From<&EndView> for EndStatus {
     }
 }
 
-impl From<&Finding> for FindingStatus {
-    fn from(f: &Finding) -> Self {
+impl FindingStatus {
+    fn new(f: &Finding, wall_offset_ns: i64) -> Self {
         Self {
             id: f.id.clone(),
             state: f.state,
@@ -66,7 +66,7 @@ impl From<&Finding> for FindingStatus {
             severity: f.severity,
             subject: f.subject.clone(),
             cause: f.cause.clone(),
-            at: report::rfc3339(f.at, clock::wall_offset()),
+            at: report::rfc3339(f.at, wall_offset_ns),
             boot_ns: f.at,
             actor: f.actor.as_ref().map(ProcessRef::from),
             summary: f.summary.clone(),
@@ -112,18 +112,22 @@ impl Picture {
             }),
             last_end: s.last_end.as_ref().map(EndStatus::from),
             gave_up: s.gave_up,
-            findings: s.findings.iter().map(FindingStatus::from).collect(),
+            findings: s.findings.iter().map(|f| self.finding(f)).collect(),
             silenced: None,
             tier: self.tier.clone(),
             cannot_see: cannot_see.to_vec(),
         }
     }
 
+    fn finding(&self, f: &Finding) -> FindingStatus {
+        FindingStatus::new(f, self.wall_offset_ns)
+    }
+
     /// Everything that is open.
     pub(crate) fn findings(&self) -> Vec<FindingStatus> {
         let blind = self.blind.iter();
         let others = self.services.iter().flat_map(|(s, _)| &s.findings);
-        blind.chain(others).map(FindingStatus::from).collect()
+        blind.chain(others).map(|f| self.finding(f)).collect()
     }
 
     /// Of probe itself.
@@ -135,7 +139,7 @@ impl Picture {
             },
             since_ns: since,
             joined: self.joined,
-            blind: self.blind.as_ref().map(FindingStatus::from),
+            blind: self.blind.as_ref().map(|f| self.finding(f)),
             lost: self
                 .lost
                 .iter()

@@ -50,6 +50,8 @@ impl AskError {
 #[derive(Debug, Clone)]
 pub struct Picture {
     pub at: Nanos,
+    /// What makes a boot-clock time a wall-clock time, in nanoseconds.
+    pub wall_offset_ns: i64,
     /// The last line of the stream before it.
     pub cursor: u64,
     pub joined: bool,

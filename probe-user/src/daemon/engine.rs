@@ -386,6 +386,7 @@ impl Drive {
         };
         Some(Picture {
             at: clock::now(),
+            wall_offset_ns: self.mouth.stream.wall_offset_ns(),
             cursor: self.mouth.stream.newest(),
             joined: engine.is_joined(),
             can_judge: engine.can_judge(),
