@@ -6,6 +6,7 @@ pub mod config;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod hooks;
 pub mod kernel;
 pub mod report;
 
