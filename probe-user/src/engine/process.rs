@@ -224,11 +224,11 @@ impl Engine {
         for i in instances.values_mut().filter(|i| i.qualified.is_none()) {
             let by_name = i.living.iter().any(|id| {
                 named == Some(*id)
-                    || holders.contains(id)
                     || decl.pid == Some(id.pid)
-                    || members
-                        .get(id)
-                        .is_some_and(|m| decl.unit.is_some() && m.process.unit == decl.unit)
+                    // Also one that held it for so short that no look has seen it.
+                    || members.get(id).is_some_and(|m| {
+                        m.held_address || decl.unit.is_some() && m.process.unit == decl.unit
+                    })
             });
             let old_enough = i.root.start + decl.ready_within;
             if by_name || plain && old_enough <= now {
@@ -569,7 +569,8 @@ impl Engine {
             .iter()
             .filter(|(id, _)| !seen.contains(id))
             .filter_map(|(id, services)| self.services[*services.first()?].members.get(id))
-            .filter(|m| m.process.start < began)
+            // One that runs the service's executable only since then was another program when the list was read.
+            .filter(|m| m.joined < began)
             .map(|m| m.process.clone())
             .collect();
         for p in gone {

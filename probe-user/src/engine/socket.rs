@@ -126,6 +126,10 @@ impl Engine {
             return;
         };
         let services = ledger.services.clone();
+        // Notifications overtake the kernel's records: who binds may not have been told of yet.
+        if let (PathChange::Created, Some(a)) = (change, &actor) {
+            self.meet(a.clone(), Met::Level);
+        }
         let seq = self.next_seq();
         for s in services {
             if let Some(a) = &actor
@@ -161,6 +165,7 @@ impl Engine {
                 facts,
                 format!("{by} {verb} {name}"),
             );
+            self.qualify(s);
             self.touched.insert(s);
         }
         if let Some(ledger) = self.addresses.get_mut(address) {

@@ -4,5 +4,6 @@ mod asked_stops;
 mod healthy;
 mod order;
 mod processes;
+mod property;
 mod sockets;
 mod world;
