@@ -15,6 +15,8 @@ use crate::{
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
 };
 
+mod bounds;
+mod family;
 pub mod finding;
 mod heartbeat;
 mod index;
@@ -33,8 +35,9 @@ mod state;
 mod tests;
 mod verdict;
 
+use bounds::Bound;
 pub use finding::Effect;
-use ledger::AddressLedger;
+use ledger::{AddressLedger, Sightings};
 use process::Tombstones;
 use state::{Blind, ServiceState};
 
@@ -56,6 +59,11 @@ pub struct Engine {
     member_of: BTreeMap<ProcId, Vec<usize>>,
     /// Processes that have ended: an identity never comes back.
     ended: Tombstones,
+    sightings: Sightings,
+    /// Addresses that this event has asked to look at.
+    settling: BTreeSet<Address>,
+    /// What there was more of than may be remembered, since when.
+    over: BTreeMap<Bound, Nanos>,
     addresses: BTreeMap<Address, AddressLedger>,
     by_name: BTreeMap<String, usize>,
     timers: BTreeSet<(Nanos, Due)>,
@@ -94,11 +102,13 @@ impl Engine {
             .collect();
         Self {
             index: index::Index::new(&config.services, exes),
-            config,
             services,
             by_name,
             member_of: BTreeMap::new(),
-            ended: Tombstones::default(),
+            ended: Tombstones::new(config.probe.bounds.ended.get() as usize),
+            sightings: Sightings::default(),
+            settling: BTreeSet::new(),
+            over: BTreeMap::new(),
             addresses,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
@@ -111,6 +121,7 @@ impl Engine {
             time_source: TimeSource::Observed,
             touched: BTreeSet::new(),
             effects: Vec::new(),
+            config,
         }
     }
 
@@ -157,6 +168,7 @@ impl Engine {
         }
         self.run_timers();
         self.judge();
+        self.settling.clear();
         std::mem::take(&mut self.effects)
     }
 
@@ -226,6 +238,11 @@ impl Engine {
             since: at,
             sources: BTreeMap::new(),
         });
+        // A few dozen sources exist; a recording may name any.
+        let source = match blind.sources.len() < bounds::SOURCES || blind.sources.contains_key(&source) {
+            true => source,
+            false => "others".to_owned(),
+        };
         *blind.sources.entry(source).or_default() += count;
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    address::Address,
     config::Service,
     event::{FileId, Process},
 };
@@ -17,6 +18,23 @@ pub(super) struct Index {
     /// Services that name a script but no interpreter.
     by_script: BTreeMap<String, Vec<usize>>,
     by_pid_file: BTreeMap<String, Vec<usize>>,
+    /// Declared TCP and UDP addresses.
+    by_port: BTreeMap<(Transport, u16), BTreeSet<Address>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+fn port(address: &Address) -> Option<(Transport, u16)> {
+    let transport = match address {
+        Address::Tcp(_) => Transport::Tcp,
+        Address::Udp(_) => Transport::Udp,
+        Address::Unix(_) | Address::Abstract(_) => return None,
+    };
+    Some((transport, address.inet()?.port))
 }
 
 impl Index {
@@ -39,6 +57,11 @@ impl Index {
             }
             if let (Some(script), None) = (&s.script, &s.exe) {
                 index.by_script.entry(script.clone()).or_default().push(i);
+            }
+            for a in &s.listen {
+                if let Some(port) = port(a) {
+                    index.by_port.entry(port).or_default().insert(a.clone());
+                }
             }
             if let Some(path) = &s.pid_file {
                 index.by_pid_file.entry(path.clone()).or_default().push(i);
@@ -70,6 +93,14 @@ impl Index {
             .flatten()
             .copied()
             .collect()
+    }
+
+    /// The declared internet addresses of the same transport and port.
+    pub(super) fn same_port(&self, address: &Address) -> impl Iterator<Item = &Address> {
+        port(address)
+            .and_then(|port| self.by_port.get(&port))
+            .into_iter()
+            .flatten()
     }
 
     pub(super) fn of_pid_file(&self, path: &str) -> &[usize] {

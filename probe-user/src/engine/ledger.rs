@@ -1,8 +1,9 @@
 //! Which sockets are bound to a declared address, who holds them, what became of them, and who touched the path.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
+    address::Address,
     clock::Nanos,
     event::{Actor, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState},
 };
@@ -26,6 +27,50 @@ pub(super) struct AddressLedger {
     pub(super) error: Option<String>,
     /// Asking again until it is ready or settled: next wait, and when to give up.
     pub(super) pending: Option<Pending>,
+}
+
+/// Where a socket or a holder was seen: at no fewer addresses than it is at. Made anew with every snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    by_inode: BTreeMap<u64, BTreeSet<Address>>,
+    by_holder: BTreeMap<ProcId, BTreeSet<Address>>,
+}
+
+impl Sightings {
+    pub(super) fn note(&mut self, address: &Address, socket: &Socket) {
+        let at = self.by_inode.entry(socket.inode).or_default();
+        if !at.contains(address) {
+            at.insert(address.clone());
+        }
+        for h in &socket.holders {
+            let at = self.by_holder.entry(h.process).or_default();
+            if !at.contains(address) {
+                at.insert(address.clone());
+            }
+        }
+    }
+
+    pub(super) fn renew(&mut self, addresses: &BTreeMap<Address, AddressLedger>) {
+        self.by_inode.clear();
+        self.by_holder.clear();
+        for (address, ledger) in addresses {
+            for e in ledger.live.values() {
+                self.note(address, &e.socket);
+            }
+        }
+    }
+
+    pub(super) fn of_inode(&self, inode: u64) -> Vec<Address> {
+        self.by_inode.get(&inode).into_iter().flatten().cloned().collect()
+    }
+
+    pub(super) fn forget_inode(&mut self, inode: u64) {
+        self.by_inode.remove(&inode);
+    }
+
+    pub(super) fn forget_holder(&mut self, id: &ProcId) -> BTreeSet<Address> {
+        self.by_holder.remove(id).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

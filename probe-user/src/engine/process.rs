@@ -12,37 +12,44 @@ use crate::{
 
 use super::{
     Due, Effect, Engine,
+    bounds::Bound,
     finding::EventKind,
     membership,
     show::describe,
     state::{DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
 };
 
-/// Ended identities, the newest 65,536: enough for events that a snapshot overtakes.
-#[derive(Debug, Default)]
+/// Ended identities, the newest ones: enough for events that a snapshot overtakes.
+#[derive(Debug)]
 pub(super) struct Tombstones {
-    of: BTreeMap<ProcId, ExitStatus>,
+    kept: usize,
+    ended: BTreeSet<ProcId>,
     order: VecDeque<ProcId>,
 }
 
 impl Tombstones {
-    const KEPT: usize = 65_536;
-
-    pub(super) fn insert(&mut self, id: ProcId, status: ExitStatus) -> bool {
-        if self.of.insert(id, status).is_some() {
-            return false;
+    pub(super) fn new(kept: usize) -> Self {
+        Self {
+            kept,
+            ended: BTreeSet::new(),
+            order: VecDeque::new(),
         }
-        if self.order.len() == Self::KEPT
+    }
+
+    pub(super) fn insert(&mut self, id: ProcId) {
+        if !self.ended.insert(id) {
+            return;
+        }
+        if self.order.len() == self.kept
             && let Some(old) = self.order.pop_front()
         {
-            self.of.remove(&old);
+            self.ended.remove(&old);
         }
         self.order.push_back(id);
-        true
     }
 
     pub(super) fn contains(&self, id: &ProcId) -> bool {
-        self.of.contains_key(id)
+        self.ended.contains(id)
     }
 }
 
@@ -84,7 +91,12 @@ impl Engine {
 
     pub(super) fn on_fork(&mut self, child: Process) {
         self.meet(child.clone(), Met::Edge);
-        for s in self.member_of.get(&child.id).cloned().unwrap_or_default() {
+        let Some(services) = self.member_of.get(&child.id).cloned() else {
+            // Its parent is none of ours any more, or there are too many.
+            self.effects.push(Effect::Forget(child.id));
+            return;
+        };
+        for s in services {
             let summary = format!(
                 "{} forked {}",
                 parent_name(&self.services[s], &child),
@@ -106,9 +118,7 @@ impl Engine {
             .map(|v| v.iter().copied().collect())
             .unwrap_or_default();
         for s in &mine {
-            if let Some(m) = self.services[*s].members.get_mut(&process.id) {
-                complete(&mut m.process, &process);
-            }
+            self.services[*s].learn(&process);
             self.touched.insert(*s);
         }
         let inherited: Vec<usize> = process
@@ -131,6 +141,12 @@ impl Engine {
         if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
             return false;
         }
+        if !self.member_of.contains_key(&id)
+            && self.member_of.len() >= self.config.probe.bounds.members.get() as usize
+        {
+            self.overflow(s, Bound::Members);
+            return false;
+        }
         let (seq, now) = (self.seq, self.now);
         let service = &mut self.services[s];
         let parents = process
@@ -139,10 +155,9 @@ impl Engine {
             .map(|m| m.instance);
         // A child may be met before its parent: then the parent adopts the child's instance.
         let children: Vec<(ProcId, u32)> = service
-            .members
-            .iter()
-            .filter(|(_, m)| m.process.parent == Some(id))
-            .map(|(c, m)| (*c, m.instance))
+            .family
+            .children(id)
+            .filter_map(|c| Some((c, service.members.get(&c)?.instance)))
             .collect();
         let instance = parents.or(children.first().map(|(_, i)| *i)).unwrap_or_else(|| {
             service.next_instance += 1;
@@ -152,6 +167,8 @@ impl Engine {
             root: process.clone(),
             living: BTreeSet::new(),
             qualified: None,
+            evident: false,
+            asked: BTreeMap::new(),
             seq,
         });
         entry.living.insert(id);
@@ -163,6 +180,12 @@ impl Engine {
             .map(|(_, i)| *i)
             .filter(|i| *i != instance)
             .collect();
+        service.family.add(&process, parents.is_none(), now);
+        for (child, _) in &children {
+            if let Some(m) = service.members.get(child) {
+                service.family.has_parent(&m.process);
+            }
+        }
         service.members.insert(
             id,
             Member {
@@ -183,6 +206,7 @@ impl Engine {
         for other in merged {
             service.merge_instances(instance, other);
         }
+        service.note_evidence(&id);
         self.member_of.entry(id).or_default().push(s);
         if met == Met::Level {
             self.effects.push(Effect::Supervise(id, process.start));
@@ -207,29 +231,17 @@ impl Engine {
             })
             .collect();
         let service = &mut self.services[s];
-        let named = service.named_by_pid_file();
+        for id in &holders {
+            service.held_address(id);
+        }
+        let named = service
+            .named_by_pid_file()
+            .and_then(|id| Some(service.members.get(&id)?.instance));
         let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
         let mut due: Option<Nanos> = None;
-        let ServiceState {
-            members,
-            instances,
-            decl,
-            ..
-        } = service;
-        for (id, m) in members.iter_mut() {
-            if holders.contains(id) {
-                m.held_address = true;
-            }
-        }
-        for i in instances.values_mut().filter(|i| i.qualified.is_none()) {
-            let by_name = i.living.iter().any(|id| {
-                named == Some(*id)
-                    || decl.pid == Some(id.pid)
-                    // Also one that held it for so short that no look has seen it.
-                    || members.get(id).is_some_and(|m| {
-                        m.held_address || decl.unit.is_some() && m.process.unit == decl.unit
-                    })
-            });
+        let ServiceState { instances, decl, .. } = service;
+        for (n, i) in instances.iter_mut().filter(|(_, i)| i.qualified.is_none()) {
+            let by_name = i.evident || named == Some(*n);
             let old_enough = i.root.start + decl.ready_within;
             if by_name || plain && old_enough <= now {
                 i.qualified = Some(now);
@@ -256,8 +268,8 @@ impl Engine {
 
     fn choose_main(&mut self, s: usize, holders: &BTreeSet<ProcId>) {
         let service = &self.services[s];
-        let roots = || service.members.values().filter(|m| service.is_root(m));
-        let oldest = |m: &&Member| (m.process.start, m.process.id);
+        // The oldest first.
+        let roots = || service.family.roots().filter_map(|id| service.members.get(&id));
         let counts = |m: &&Member| {
             service
                 .instances
@@ -272,24 +284,24 @@ impl Engine {
                 service.decl.unit.is_some() && m.process.unit == service.decl.unit
                     || service.decl.pid == Some(m.process.id.pid)
             };
-            roots().filter(selects).filter(counts).min_by_key(oldest)
+            let by_either = service.decl.unit.is_some() || service.decl.pid.is_some();
+            by_either.then(|| roots().filter(selects).find(counts)).flatten()
         };
         // The oldest root that holds an address itself, or whose instance does.
         let holding = || {
-            let holds = |m: &&Member| {
-                service
-                    .instances
-                    .get(&m.instance)
-                    .is_some_and(|i| i.living.iter().any(|id| holders.contains(id)))
-            };
-            roots().filter(holds).min_by_key(oldest)
+            let instances: BTreeSet<u32> = holders
+                .iter()
+                .filter_map(|id| Some(service.members.get(id)?.instance))
+                .collect();
+            let holds = |m: &&Member| instances.contains(&m.instance);
+            (!instances.is_empty()).then(|| roots().find(holds)).flatten()
         };
         // An instance that counts stays ahead of one that only just began.
         let chosen = named
             .or_else(holding)
             .or_else(by_unit_or_pid)
-            .or_else(|| roots().filter(counts).min_by_key(oldest))
-            .or_else(|| roots().min_by_key(oldest))
+            .or_else(|| roots().find(counts))
+            .or_else(|| roots().next())
             .map(|m| (m.process.clone(), m.instance));
         let Some((process, instance)) = chosen else {
             if !service.members.is_empty() {
@@ -360,26 +372,22 @@ impl Engine {
         if !self.member_of.contains_key(&id) {
             self.meet(process.clone(), Met::Edge);
         }
-        self.ended.insert(id, status);
+        self.ended.insert(id);
         for s in self.member_of.remove(&id).unwrap_or_default() {
             self.end_member(s, &process, status, listeners);
         }
-        let holding: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(|(_, l)| l.live.values().any(|e| e.is_held_by(&id)))
-            .map(|(a, _)| a.clone())
-            .collect();
-        for a in holding {
-            for e in self
-                .addresses
-                .get_mut(&a)
-                .into_iter()
-                .flat_map(|l| l.live.values_mut())
-            {
+        for a in self.sightings.forget_holder(&id) {
+            let Some(ledger) = self.addresses.get_mut(&a) else {
+                continue;
+            };
+            let mut held = false;
+            for e in ledger.live.values_mut().filter(|e| e.is_held_by(&id)) {
                 e.socket.holders.retain(|h| h.process != id);
+                held = true;
             }
-            self.settle_soon(&a);
+            if held {
+                self.settle_soon(&a);
+            }
         }
     }
 
@@ -397,10 +405,19 @@ impl Engine {
         let Some(mut m) = service.members.remove(&process.id) else {
             return;
         };
+        service.family.remove(&m.process, m.joined);
+        for child in service.family.children(process.id).collect::<Vec<_>>() {
+            if let Some(c) = service.members.get(&child) {
+                service.family.lost_parent(&c.process);
+            }
+        }
         complete(&mut m.process, process);
         let was_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
         if let Some(i) = service.instances.get_mut(&m.instance) {
             i.living.remove(&process.id);
+            if let Some(a) = &m.asked {
+                i.asked.remove(&a.seq);
+            }
         }
         let survivors = service
             .instances
@@ -580,6 +597,41 @@ impl Engine {
 }
 
 impl ServiceState {
+    /// Fills what was not known of a member.
+    fn learn(&mut self, news: &Process) {
+        let Some(m) = self.members.get_mut(&news.id) else {
+            return;
+        };
+        let had_parent = m.process.parent.is_some();
+        complete(&mut m.process, news);
+        if !had_parent && m.process.parent.is_some() {
+            let (process, joined) = (m.process.clone(), m.joined);
+            let is_root = process.parent.is_none_or(|p| !self.members.contains_key(&p));
+            self.family.remove(&process, joined);
+            self.family.add(&process, is_root, joined);
+        }
+        self.note_evidence(&news.id);
+    }
+
+    /// Whether its unit or `--pid` names this member.
+    fn note_evidence(&mut self, id: &ProcId) {
+        let Some(m) = self.members.get(id) else { return };
+        let by_unit = self.decl.unit.is_some() && m.process.unit == self.decl.unit;
+        if by_unit || self.decl.pid == Some(id.pid) || m.held_address {
+            self.instances.entry(m.instance).and_modify(|i| i.evident = true);
+        }
+    }
+
+    /// This member, if it is one, holds a declared address: its instance counts, also if no later look sees it.
+    pub(super) fn held_address(&mut self, id: &ProcId) {
+        if let Some(m) = self.members.get_mut(id)
+            && !m.held_address
+        {
+            m.held_address = true;
+            self.note_evidence(id);
+        }
+    }
+
     /// The living member that the PID file names, if it is the one that the file was written for.
     pub(super) fn named_by_pid_file(&self) -> Option<ProcId> {
         let (state, ..) = self.pid_file.as_ref()?;
@@ -609,6 +661,8 @@ impl ServiceState {
             return;
         };
         kept.living.extend(gone.living);
+        kept.asked.extend(gone.asked);
+        kept.evident |= gone.evident;
         kept.qualified = match (kept.qualified, gone.qualified) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

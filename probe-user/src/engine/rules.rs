@@ -64,16 +64,12 @@ impl<'a> View<'a> {
 
     /// Until when a member that has not yet shown that it counts may still be starting.
     fn starting_until(&self) -> Option<Nanos> {
-        let youngest = self
-            .service
-            .members
-            .values()
-            .filter(|m| self.service.is_root(m))
-            .map(|m| m.process.start)
-            .max();
-        youngest
-            .map(|at| at + self.service.decl.ready_within)
-            .filter(|_| self.service.qualified().next().is_none())
+        if self.service.qualified().next().is_some() {
+            return None;
+        }
+        let youngest = self.service.family.roots().next_back()?;
+        let began = self.service.members.get(&youngest)?.process.start;
+        Some(began + self.service.decl.ready_within)
     }
 }
 
@@ -165,5 +161,5 @@ fn is_replaced(service: &ServiceState, end: &End) -> bool {
             .qualified()
             .any(|(_, i)| i.qualified.is_some_and(|at| at > end.at));
     }
-    service.members.values().any(|m| m.joined > end.at) || service.stopped_as_asked()
+    service.family.last_joined().is_some_and(|at| at > end.at) || service.stopped_as_asked()
 }

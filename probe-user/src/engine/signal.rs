@@ -97,6 +97,7 @@ impl Engine {
         }
         m.signals.push_back(fact);
         if stop && m.asked.is_none() {
+            let instance = m.instance;
             m.asked = Some(Asked {
                 signal: sent.signal,
                 at,
@@ -104,6 +105,9 @@ impl Engine {
                 disposition: sent.disposition,
                 actor: sent.actor.clone(),
             });
+            if let Some(i) = self.services[s].instances.get_mut(&instance) {
+                i.asked.insert(seq, *id);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ impl Engine {
     pub(super) fn on_snapshot(&mut self, snapshot: Snapshot) {
         // Levels count from when reading began: whatever an edge says after that is newer.
         self.at = snapshot.began;
+        self.forget_overflows();
         let seen: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
         let mut joined = false;
         for p in snapshot.processes {
@@ -36,6 +37,7 @@ impl Engine {
             self.touched.insert(s);
         }
         self.joined = true;
+        self.sightings.renew(&self.addresses);
         if snapshot.reason == SnapshotReason::Loss {
             self.blind = None;
         }

@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Due, Effect, Engine,
+    bounds::Bound,
     finding::EventKind,
     ledger::{AddressLedger, Change, Entry, Pending},
     process::Met,
@@ -42,8 +43,10 @@ impl Engine {
             let Some(ledger) = self.addresses.get_mut(&a) else {
                 continue;
             };
+            let limit = self.config.probe.bounds.sockets.get() as usize;
             if let (Some(id), Some(inode)) = (socket, inode)
                 && !ledger.dead.iter().any(|d| d.inode == inode)
+                && (ledger.live.contains_key(&id) || ledger.live.len() < limit)
             {
                 let found = Socket {
                     id,
@@ -60,6 +63,7 @@ impl Engine {
                     }],
                     holders_known: false,
                 };
+                self.sightings.note(&a, &found);
                 let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
                 entry.socket.state = SocketState::Listening;
             }
@@ -107,17 +111,17 @@ impl Engine {
 
     pub(super) fn on_socket_closed(&mut self, inode: u64) {
         let at = self.at;
-        let found: Vec<(Address, SocketId)> = self
-            .addresses
-            .iter()
-            .flat_map(|(a, l)| l.live.iter().map(move |(id, e)| (a, id, e)))
-            .filter(|(.., e)| e.socket.inode == inode)
-            .map(|(a, id, _)| (a.clone(), *id))
-            .collect();
-        for (a, id) in found {
-            self.bury(&a, id, at);
-            self.settle_soon(&a);
+        for a in self.sightings.of_inode(inode) {
+            let Some(ledger) = self.addresses.get(&a) else {
+                continue;
+            };
+            let live = ledger.live.iter().find(|(_, e)| e.socket.inode == inode);
+            if let Some(id) = live.map(|(id, _)| *id) {
+                self.bury(&a, id, at);
+                self.settle_soon(&a);
+            }
         }
+        self.sightings.forget_inode(inode);
     }
 
     pub(super) fn on_path(&mut self, address: &Address, change: PathChange, actor: Option<Actor>) {
@@ -132,13 +136,16 @@ impl Engine {
         }
         let seq = self.next_seq();
         for s in services {
-            if let Some(a) = &actor
-                && let Some(m) = self.services[s].members.get_mut(&a.id)
-            {
+            if let Some(a) = &actor {
+                let service = &mut self.services[s];
                 match change {
-                    PathChange::Removed | PathChange::RenamedAway => m.cleaned_up = true,
+                    PathChange::Removed | PathChange::RenamedAway => {
+                        if let Some(m) = service.members.get_mut(&a.id) {
+                            m.cleaned_up = true;
+                        }
+                    }
                     // It holds what it has just bound, before anything else could be asked.
-                    PathChange::Created => m.held_address = true,
+                    PathChange::Created => service.held_address(&a.id),
                     PathChange::RenamedTo => {}
                 }
             }
@@ -253,6 +260,27 @@ impl Engine {
         }
         socket.holders.retain(|h| !self.ended.contains(&h.process));
         let fresh = !ledger.live.contains_key(&socket.id);
+        let bounds = self.config.probe.bounds;
+        let (full, services) = (
+            ledger.live.len() >= bounds.sockets.get() as usize,
+            ledger.services.clone(),
+        );
+        if fresh && full {
+            self.overflow_all(&services, Bound::Sockets);
+            return;
+        }
+        if socket.holders.len() > bounds.holders.get() as usize {
+            // Members first: one of them is enough to know that the address is not taken.
+            socket
+                .holders
+                .sort_by_key(|h| !self.member_of.contains_key(&h.process));
+            socket.holders.truncate(bounds.holders.get() as usize);
+            self.overflow_all(&services, Bound::Holders);
+        }
+        self.sightings.note(address, &socket);
+        let Some(ledger) = self.addresses.get_mut(address) else {
+            return;
+        };
         let began = match ledger.live.get(&socket.id) {
             Some(known) => known.socket.state != socket.state && socket.state == SocketState::Listening,
             None => socket.state == SocketState::Listening,
@@ -345,7 +373,15 @@ impl Engine {
             }
             (a, b) => *a == b,
         };
-        self.addresses.keys().filter(fits).cloned().collect()
+        match seen.inet() {
+            Some(_) => self.index.same_port(seen).filter(fits).cloned().collect(),
+            None => self
+                .addresses
+                .get_key_value(seen)
+                .into_iter()
+                .map(|(a, _)| a.clone())
+                .collect(),
+        }
     }
 
     fn bury(&mut self, address: &Address, id: SocketId, at: Nanos) {
@@ -381,9 +417,8 @@ impl Engine {
 
     /// Asks how the address is now.
     pub(super) fn settle_soon(&mut self, address: &Address) {
-        let effect = Effect::Settle(address.clone());
-        if !self.effects.contains(&effect) {
-            self.effects.push(effect);
+        if self.settling.insert(address.clone()) {
+            self.effects.push(Effect::Settle(address.clone()));
         }
         let until = self.now + IN_FLIGHT;
         if let Some(l) = self.addresses.get_mut(address) {

@@ -11,7 +11,7 @@ use crate::{
     signal::Signal,
 };
 
-use super::verdict::Open;
+use super::{family::Family, verdict::Open};
 
 /// Signals remembered for a living member: enough for a sender, its repetition and what it led to.
 pub(super) const SIGNALS_KEPT: usize = 8;
@@ -80,6 +80,10 @@ pub(super) struct Instance {
     /// Since when it counts: it holds a declared address, or the PID file or the unit names it, or it has lived long
     /// enough where a service declares neither. A tool run of the same executable never gets here.
     pub(super) qualified: Option<Nanos>,
+    /// The unit or `--pid` names one of its members, or one has held a declared address: it is to count.
+    pub(super) evident: bool,
+    /// Living members that were asked to stop, by the event.
+    pub(super) asked: BTreeMap<u64, ProcId>,
     /// The event that made it one.
     pub(super) seq: u64,
 }
@@ -162,6 +166,9 @@ impl End {
 pub(super) struct ServiceState {
     pub(super) decl: Service,
     pub(super) members: BTreeMap<ProcId, Member>,
+    pub(super) family: Family,
+    /// There was more of it than may be remembered: it is not judged until a snapshot fits.
+    pub(super) over: bool,
     pub(super) instances: BTreeMap<u32, Instance>,
     pub(super) next_instance: u32,
     pub(super) main: Option<Main>,
@@ -192,6 +199,8 @@ impl ServiceState {
         Self {
             decl,
             members: BTreeMap::new(),
+            family: Family::default(),
+            over: false,
             instances: BTreeMap::new(),
             next_instance: 0,
             main: None,
@@ -229,23 +238,20 @@ impl ServiceState {
 
     /// The first who asked this instance's root or the main process to stop.
     pub(super) fn instance_asked(&self, instance: u32) -> Option<&Asked> {
-        let living = &self.instances.get(&instance)?.living;
-        living
-            .iter()
-            .filter_map(|id| self.members.get(id)?.asked.as_ref())
-            .min_by_key(|a| a.seq)
+        let (_, id) = self.instances.get(&instance)?.asked.first_key_value()?;
+        self.members.get(id)?.asked.as_ref()
     }
 
     /// The process to name when an instance is meant: the oldest living one without a living parent in it.
     pub(super) fn lead<'a>(&'a self, instance: &'a Instance) -> &'a Process {
-        let living = instance.living.iter().filter_map(|id| self.members.get(id));
-        let roots = living.filter(|m| self.is_root(m)).map(|m| &m.process);
-        roots.min_by_key(|p| (p.start, p.id)).unwrap_or(&instance.root)
+        let lead = self.family.roots().find(|id| instance.living.contains(id));
+        lead.and_then(|id| self.members.get(&id))
+            .map_or(&instance.root, |m| &m.process)
     }
 
     /// Members whose parent is no living member.
     pub(super) fn is_root(&self, m: &Member) -> bool {
-        m.process.parent.is_none_or(|p| !self.members.contains_key(&p))
+        self.family.is_root(&m.process)
     }
 
     /// Whether the last main process ended as it was asked to, and nothing has taken its place.
