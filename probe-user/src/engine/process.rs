@@ -632,6 +632,13 @@ impl ServiceState {
         }
     }
 
+    /// This member, if it is one, has written the PID file: its instance counts.
+    pub(super) fn counts(&mut self, id: &ProcId) {
+        if let Some(m) = self.members.get(id) {
+            self.instances.entry(m.instance).and_modify(|i| i.evident = true);
+        }
+    }
+
     /// The living member that the PID file names, if it is the one that the file was written for.
     pub(super) fn named_by_pid_file(&self) -> Option<ProcId> {
         let (state, ..) = self.pid_file.as_ref()?;

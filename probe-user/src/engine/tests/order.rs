@@ -88,3 +88,68 @@ fn ends(status: ExitStatus, close_first: bool) -> Vec<Kind> {
     w.pass(ms(5_000));
     w.open()
 }
+
+/// An address that was held for so short that no look saw it was held nevertheless.
+#[test]
+fn who_held_the_address_too_short_to_be_seen_counts() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.path_changed(crate::event::PathChange::Created, Some(50));
+    w.kill(50, 99);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+}
+
+/// The directory's notification of a bind overtakes the kernel's record of the exec.
+#[test]
+fn who_binds_before_it_is_told_to_run_is_met() {
+    let mut w = World::new(service());
+    let process = w.process(50, 1, "/usr/bin/d");
+    w.processes.insert(50, process.clone());
+    w.listen(50);
+    w.tell(What::Exec { process });
+    assert_eq!(w.engine.services[0].generation, 1);
+    w.kill(50, 99);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+}
+
+/// Who wrote the PID file and ended before anybody read whom it names was the service.
+#[test]
+fn who_wrote_the_pid_file_and_ended_before_it_was_read_counts() {
+    let mut w = World::new(service());
+    w.exec(50);
+    let actor = w.processes.get(&50).cloned();
+    w.tell(What::PidFilePath {
+        path: super::world::PID_FILE.into(),
+        change: crate::event::PathChange::Created,
+        actor,
+    });
+    w.kill(50, 99);
+    w.write_pid_file(50);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+}
+
+/// A process that was forked before a list was read, and runs the service's executable only since then.
+#[test]
+fn a_late_list_of_processes_does_not_end_who_has_joined_since() {
+    let mut w = World::new(service());
+    let process = w.process(50, 1, "/usr/bin/d");
+    w.pass(ms(10));
+    let began = w.now;
+    w.pass(ms(10));
+    w.processes.insert(50, process.clone());
+    w.tell(What::Exec {
+        process: process.clone(),
+    });
+    w.apply(Event {
+        at: began,
+        time_source: TimeSource::Observed,
+        what: What::Snapshot(crate::event::Snapshot {
+            began,
+            reason: SnapshotReason::Interval,
+            processes: Vec::new(),
+            addresses: Vec::new(),
+            pid_files: Vec::new(),
+        }),
+    });
+    assert!(w.engine.members().any(|id| id == process.id));
+}

@@ -3,6 +3,7 @@
 //! `PROPTEST_CASES` sets how many histories are tried, `PROPTEST_RNG_SEED` which.
 
 mod host;
+mod recorded;
 mod runtime;
 mod truth;
 

@@ -301,9 +301,12 @@ impl Host {
             }
             Action::WritePid { by } => {
                 let p = self.pick(by, true)?;
-                if self.pid_file.is_none() {
-                    self.pid_path_changed(PathChange::Created, &p);
-                }
+                // A new file takes the place of the old one.
+                let change = match self.pid_file {
+                    None => PathChange::Created,
+                    Some(_) => PathChange::RenamedTo,
+                };
+                self.pid_path_changed(change, &p);
                 self.pid_file = Some((p.id.pid, self.now));
                 self.pid_file_written = true;
             }
