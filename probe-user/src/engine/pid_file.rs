@@ -9,14 +9,10 @@ use super::{Effect, Engine, finding::EventKind, process::Met, state::ServiceStat
 impl Engine {
     pub(super) fn on_pid_file_path(&mut self, path: &str, change: PathChange, actor: Option<Actor>) {
         let writes = matches!(change, PathChange::Created | PathChange::RenamedTo);
-        // Notifications overtake the kernel's records: who writes it may not have been told of yet.
-        if let (true, Some(a)) = (writes, &actor) {
-            self.meet(a.clone(), Met::Level);
-        }
         for s in self.index.of_pid_file(path).to_vec() {
             // Also one that ends before anybody reads whom it names.
             if let (true, Some(a)) = (writes, &actor) {
-                self.services[s].counts(&a.id);
+                self.services[s].wrote_pid_file(a.id);
                 self.qualify(s);
                 self.touched.insert(s);
             }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     clock::Nanos,
-    event::{Disposition, ExitStatus, PidFileContent, ProcId, Process, SignalResult},
+    event::{Disposition, ExitStatus, PathChange, PidFileContent, ProcId, Process, SignalResult},
     signal::Signal,
 };
 
@@ -14,6 +14,7 @@ use super::{
     Due, Effect, Engine,
     bounds::Bound,
     finding::EventKind,
+    ledger::KEPT,
     membership,
     show::describe,
     state::{DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
@@ -147,6 +148,20 @@ impl Engine {
             self.overflow(s, Bound::Members);
             return false;
         }
+        // Notifications overtake the kernel's records: what it did may have been told before it was.
+        let (mut held_address, mut cleaned_up) = (false, false);
+        let ledgers = self.services[s]
+            .decl
+            .listen
+            .iter()
+            .filter_map(|a| self.addresses.get(a));
+        for c in ledgers
+            .flat_map(|l| &l.changes)
+            .filter(|c| c.actor.as_ref().is_some_and(|a| a.id == id))
+        {
+            held_address |= c.change == PathChange::Created;
+            cleaned_up |= matches!(c.change, PathChange::Removed | PathChange::RenamedAway);
+        }
         let (seq, now) = (self.seq, self.now);
         let service = &mut self.services[s];
         let parents = process
@@ -199,8 +214,8 @@ impl Engine {
                 looking: false,
                 ignored: BTreeMap::new(),
                 oom: None,
-                held_address: false,
-                cleaned_up: false,
+                held_address,
+                cleaned_up,
             },
         );
         for other in merged {
@@ -613,11 +628,11 @@ impl ServiceState {
         self.note_evidence(&news.id);
     }
 
-    /// Whether its unit or `--pid` names this member.
+    /// Whether its unit or `--pid` names this member, or what it did shows that it is no tool.
     fn note_evidence(&mut self, id: &ProcId) {
         let Some(m) = self.members.get(id) else { return };
         let by_unit = self.decl.unit.is_some() && m.process.unit == self.decl.unit;
-        if by_unit || self.decl.pid == Some(id.pid) || m.held_address {
+        if by_unit || self.decl.pid == Some(id.pid) || m.held_address || self.pid_file_writers.contains(id) {
             self.instances.entry(m.instance).and_modify(|i| i.evident = true);
         }
     }
@@ -632,11 +647,13 @@ impl ServiceState {
         }
     }
 
-    /// This member, if it is one, has written the PID file: its instance counts.
-    pub(super) fn counts(&mut self, id: &ProcId) {
-        if let Some(m) = self.members.get(id) {
-            self.instances.entry(m.instance).and_modify(|i| i.evident = true);
+    /// If it is a member, or turns out to be one, its instance counts.
+    pub(super) fn wrote_pid_file(&mut self, id: ProcId) {
+        if self.pid_file_writers.len() == KEPT {
+            self.pid_file_writers.pop_front();
         }
+        self.pid_file_writers.push_back(id);
+        self.note_evidence(&id);
     }
 
     /// The living member that the PID file names, if it is the one that the file was written for.

@@ -130,10 +130,6 @@ impl Engine {
             return;
         };
         let services = ledger.services.clone();
-        // Notifications overtake the kernel's records: who binds may not have been told of yet.
-        if let (PathChange::Created, Some(a)) = (change, &actor) {
-            self.meet(a.clone(), Met::Level);
-        }
         let seq = self.next_seq();
         for s in services {
             if let Some(a) = &actor {

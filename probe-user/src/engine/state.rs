@@ -187,6 +187,8 @@ pub(super) struct ServiceState {
     /// Ends of other members that held a declared address or were named by the PID file.
     pub(super) holder_ends: VecDeque<End>,
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
+    /// Who wrote the PID file last, also before it was told of them.
+    pub(super) pid_file_writers: VecDeque<ProcId>,
     /// The last sign of life, and its event.
     pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.
@@ -212,6 +214,7 @@ impl ServiceState {
             deaths: VecDeque::new(),
             holder_ends: VecDeque::new(),
             pid_file: None,
+            pid_file_writers: VecDeque::new(),
             beat: None,
             down: None,
             open: BTreeMap::new(),

@@ -383,6 +383,9 @@ impl Host {
         let listeners = Some(self.socks.iter().filter(holds).map(|s| s.inode).collect());
         self.members.remove(&id);
         self.exiting.insert(id);
+        for p in self.processes.values_mut().filter(|p| p.parent == Some(id)) {
+            p.parent = Some(INIT);
+        }
         self.record(
             vec![pid],
             What::Exit {
