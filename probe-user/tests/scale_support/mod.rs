@@ -31,7 +31,7 @@ struct Daemon {
     pid_file: PidFileState,
 }
 
-pub struct Host {
+pub(crate) struct Host {
     engine: Engine,
     now: Nanos,
     daemons: Vec<Daemon>,
@@ -41,10 +41,10 @@ pub struct Host {
     next_pid: u32,
     next_inode: u64,
     queue: VecDeque<Event>,
-    pub edges: u64,
-    pub answers: u64,
-    pub opened: u64,
-    pub resolved: u64,
+    pub(crate) edges: u64,
+    pub(crate) answers: u64,
+    pub(crate) opened: u64,
+    pub(crate) resolved: u64,
 }
 
 fn name(i: usize) -> String {
@@ -102,7 +102,7 @@ fn index(text: &str) -> usize {
 }
 
 impl Host {
-    pub fn new(services: usize) -> Self {
+    pub(crate) fn new(services: usize) -> Self {
         let config = Config {
             services: (0..services).map(declared).collect(),
             ..Config::default()
@@ -141,7 +141,7 @@ impl Host {
     }
 
     /// Everything runs when probe begins.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         for i in 0..self.daemons.len() {
             let main = self.process(i, None);
             self.daemons[i].main = Some(main);
@@ -154,7 +154,7 @@ impl Host {
     }
 
     /// One thing happens to one daemon.
-    pub fn live(&mut self) {
+    pub(crate) fn live(&mut self) {
         if let Some((_, i)) = self.down.front().copied().filter(|(at, _)| *at <= self.now) {
             self.down.pop_front();
             self.start(i);
@@ -381,7 +381,7 @@ impl Host {
     }
 
     /// Lets time pass, with every timer on its way.
-    pub fn pass(&mut self, d: Duration) {
+    pub(crate) fn pass(&mut self, d: Duration) {
         self.run();
         let end = self.now + d;
         while let Some(due) = self.engine.deadline().filter(|due| *due <= end) {
