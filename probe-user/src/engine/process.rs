@@ -208,6 +208,7 @@ impl Engine {
                 instance,
                 joined: now,
                 asked: None,
+                heard: None,
                 signals: VecDeque::new(),
                 stopped: None,
                 seen: None,
@@ -343,6 +344,7 @@ impl Engine {
             instance,
             began,
         });
+        self.services[s].asked_as_main();
         self.begin_generation(s, instance, counts, &process);
         if let Some(old) = old
             && old.instance == instance
@@ -644,6 +646,25 @@ impl ServiceState {
         {
             m.held_address = true;
             self.note_evidence(id);
+        }
+    }
+
+    /// A stop signal can reach the process that the PID file names before the file is read.
+    fn asked_as_main(&mut self) {
+        let written = self.pid_file.as_ref().map(|(f, ..)| f.modified);
+        let Some(named) = self.named_by_pid_file() else {
+            return;
+        };
+        let Some(m) = self.members.get_mut(&named) else {
+            return;
+        };
+        let heard = m.heard.as_ref().filter(|h| written.is_some_and(|w| w <= h.at));
+        if let (None, Some(heard)) = (&m.asked, heard.cloned()) {
+            let (seq, instance) = (heard.seq, m.instance);
+            m.asked = Some(heard);
+            self.instances.entry(instance).and_modify(|i| {
+                i.asked.insert(seq, named);
+            });
         }
     }
 

@@ -60,9 +60,8 @@ impl Engine {
             .actor
             .as_ref()
             .is_some_and(|a| !service.members.contains_key(&a.id));
-        let stop = service.decl.stop_signals.contains(&sent.signal)
-            && from_outside
-            && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
+        let heard = service.decl.stop_signals.contains(&sent.signal) && from_outside;
+        let stop = heard && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
         let Some(m) = self.services[s].members.get_mut(id) else {
             return;
         };
@@ -96,18 +95,25 @@ impl Engine {
             _ => {}
         }
         m.signals.push_back(fact);
+        if !heard {
+            return;
+        }
+        let asked = Asked {
+            signal: sent.signal,
+            at,
+            seq,
+            disposition: sent.disposition,
+            actor: sent.actor.clone(),
+        };
         if stop && m.asked.is_none() {
             let instance = m.instance;
-            m.asked = Some(Asked {
-                signal: sent.signal,
-                at,
-                seq,
-                disposition: sent.disposition,
-                actor: sent.actor.clone(),
-            });
+            m.asked = Some(asked.clone());
             if let Some(i) = self.services[s].instances.get_mut(&instance) {
                 i.asked.insert(seq, *id);
             }
+        }
+        if let Some(m) = self.services[s].members.get_mut(id) {
+            m.heard.get_or_insert(asked);
         }
     }
 

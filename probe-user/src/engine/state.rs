@@ -55,6 +55,8 @@ pub(super) struct Member {
     /// When the engine met it.
     pub(super) joined: Nanos,
     pub(super) asked: Option<Asked>,
+    /// The first stop signal from outside, whether or not it was known then that it asked the service.
+    pub(super) heard: Option<Asked>,
     pub(super) signals: VecDeque<SignalFact>,
     /// The signal that stopped it, until it is continued.
     pub(super) stopped: Option<SignalFact>,

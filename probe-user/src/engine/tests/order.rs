@@ -153,3 +153,22 @@ fn a_late_list_of_processes_does_not_end_who_has_joined_since() {
     });
     assert!(w.engine.members().any(|id| id == process.id));
 }
+
+/// A stop signal that reaches the process that the PID file names, before probe has read the file.
+#[test]
+fn a_stop_asked_before_the_pid_file_was_read_was_asked() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.fork(50, 60);
+    let (written, process) = (w.now, w.processes.get(&60).cloned());
+    w.pass(ms(1));
+    w.signal(60, Signal::TERM, 99, crate::event::Disposition::Caught);
+    w.tell(What::PidFile(crate::event::PidFileState {
+        path: super::world::PID_FILE.into(),
+        content: crate::event::PidFileContent::Pid(60),
+        modified: written,
+        process,
+    }));
+    w.pass(ms(8_000));
+    assert!(w.opened().contains(&Kind::SlowStop), "{:?}", w.opened());
+}

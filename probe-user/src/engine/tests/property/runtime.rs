@@ -85,6 +85,10 @@ impl Driver {
         while !self.host.todo.is_empty() {
             let more = self.choose(4);
             for _ in 0..=more {
+                // Whom a PID file names is read before that process ends: nothing else tells of it.
+                if self.host.pid_file_written {
+                    break;
+                }
                 if let Some(d) = self.host.step() {
                     self.drain();
                     self.pass(d);
@@ -117,6 +121,9 @@ impl Driver {
     fn meanwhile(&mut self) {
         if self.choose(4) == 3 {
             while !self.host.todo.is_empty() && !matches!(self.host.todo[0], Action::Wait { .. }) {
+                if self.host.pid_file_written {
+                    break;
+                }
                 let _ = self.host.step();
                 if self.choose(2) == 0 {
                     break;
@@ -221,7 +228,6 @@ impl Driver {
                 let state = self.host.state_of(&address);
                 self.tell_level(at, What::Address(state));
             } else if std::mem::take(&mut self.read_pid_file) {
-                self.meanwhile();
                 let state = self.host.pid_file_state();
                 self.tell_level(at, What::PidFile(state));
             } else if let Some(id) = self.looks.pop_first() {
