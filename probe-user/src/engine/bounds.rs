@@ -49,8 +49,10 @@ impl Engine {
             return;
         }
         self.over.clear();
-        for s in &mut self.services {
-            s.over = false;
+        for (i, s) in self.services.iter_mut().enumerate() {
+            if std::mem::take(&mut s.over) {
+                self.touched.insert(i);
+            }
         }
     }
 

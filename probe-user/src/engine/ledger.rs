@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{
     address::Address,
     clock::Nanos,
-    event::{Actor, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState},
+    event::{
+        Actor, AddressState, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState,
+    },
 };
 
 /// Path changes and dead sockets remembered per address.
@@ -193,6 +195,26 @@ impl AddressLedger {
     /// The dead socket that the file was bound to.
     pub(super) fn last_owner(&self, file: FileId) -> Option<&Dead> {
         self.dead.iter().rev().find(|d| d.file == Some(file))
+    }
+
+    /// Whether a level tells what is known already, and nothing waits for one.
+    pub(super) fn is_unchanged(&self, state: &AddressState) -> bool {
+        let Some(read_at) = self
+            .read_at
+            .filter(|_| self.error.is_none() && self.pending.is_none())
+        else {
+            return false;
+        };
+        let same_socket =
+            |s: &Socket| s.head.is_none() && self.live.get(&s.id).is_some_and(|e| e.socket == *s);
+        let known = |p: &Process| self.strangers.get(&p.id).is_none_or(|known| known == p);
+        state.error.is_none()
+            && self.path == state.path
+            && self.live.len() == state.sockets.len()
+            && state.sockets.iter().all(same_socket)
+            && state.processes.iter().all(known)
+            && self.dead.iter().all(|d| d.at <= read_at)
+            && self.changes.iter().all(|c| c.at <= read_at)
     }
 
     pub(super) fn is_older_than_known(&self, state_at: Nanos) -> bool {

@@ -45,6 +45,20 @@ impl Engine {
             {
                 continue;
             }
+            if let Some((known, read_at, _)) = &mut self.services[s].pid_file
+                && *known == state
+                && self.joined
+                && state
+                    .process
+                    .as_ref()
+                    .is_none_or(|p| self.member_of.get(&p.id).is_some_and(|v| v.contains(&s)))
+            {
+                *read_at = at;
+                if let Some(p) = state.process.clone() {
+                    joined |= self.meet(p, Met::Level);
+                }
+                continue;
+            }
             let before = self.services[s]
                 .pid_file
                 .as_ref()

@@ -109,7 +109,7 @@ impl Engine {
 
     /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
     pub(super) fn meet(&mut self, process: Process, met: Met) -> bool {
-        if self.ended.contains(&process.id) {
+        if self.ended.contains(&process.id) || met == Met::Level && self.knows_all_of(&process) {
             return false;
         }
         let mut joined = false;
@@ -134,6 +134,19 @@ impl Engine {
             joined |= self.join(*s, process.clone(), met);
         }
         joined
+    }
+
+    /// A member of which this tells nothing new, and that belongs wherever its parent does.
+    fn knows_all_of(&self, process: &Process) -> bool {
+        let Some(mine) = self.member_of.get(&process.id) else {
+            return false;
+        };
+        let parents = process.parent.and_then(|p| self.member_of.get(&p));
+        let known = |s: &usize| {
+            let m = self.services[*s].members.get(&process.id);
+            m.is_some_and(|m| m.process == *process)
+        };
+        parents.is_none_or(|p| p.iter().all(|s| mine.contains(s))) && mine.iter().all(known)
     }
 
     /// Makes `process` a member of service `s`.

@@ -11,6 +11,7 @@ impl Engine {
         // Levels count from when reading began: whatever an edge says after that is newer.
         self.at = snapshot.began;
         self.forget_overflows();
+        let settles = !self.joined || self.blind.is_some() || snapshot.reason == SnapshotReason::Loss;
         let seen: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
         let mut joined = false;
         for p in snapshot.processes {
@@ -33,8 +34,12 @@ impl Engine {
             let service = &mut self.services[s];
             if service.members.is_empty() && service.down.is_none() {
                 service.down = Some((at, seq));
+                self.touched.insert(s);
             }
-            self.touched.insert(s);
+            // Otherwise what it told anew has touched them, and what waits for the clock has a timer.
+            if settles {
+                self.touched.insert(s);
+            }
         }
         self.joined = true;
         self.sightings.renew(&self.addresses);

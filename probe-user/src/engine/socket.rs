@@ -192,12 +192,18 @@ impl Engine {
     }
 
     pub(super) fn take_address(&mut self, state: AddressState) -> bool {
-        let (at, address) = (self.at, state.address);
+        let (at, address) = (self.at, state.address.clone());
         let Some(ledger) = self.addresses.get_mut(&address) else {
             return false;
         };
         if ledger.is_older_than_known(at) {
             return false;
+        }
+        if ledger.is_unchanged(&state) {
+            ledger.read_at = Some(at);
+            let processes = state.processes.into_iter();
+            // Of services without a selector the holders are members since they were first seen.
+            return processes.fold(false, |joined, p| self.meet(p, Met::Level) || joined);
         }
         ledger.error = state.error;
         if ledger.error.is_some() {
