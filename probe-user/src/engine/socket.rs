@@ -201,9 +201,12 @@ impl Engine {
         }
         if ledger.is_unchanged(&state) {
             ledger.read_at = Some(at);
-            let processes = state.processes.into_iter();
             // Of services without a selector the holders are members since they were first seen.
-            return processes.fold(false, |joined, p| self.meet(p, Met::Level) || joined);
+            let mut joined = false;
+            for p in state.processes {
+                joined |= self.meet(p, Met::Level);
+            }
+            return joined;
         }
         ledger.error = state.error;
         if ledger.error.is_some() {
