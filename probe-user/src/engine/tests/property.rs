@@ -52,6 +52,10 @@ fn config() -> Config {
         max_shrink_iters: 20_000,
         ..Config::default()
     };
+    // Some seconds without optimisation; more of them when somebody hunts.
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 64;
+    }
     if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         config.rng_seed = RngSeed::Fixed(1);
     }
