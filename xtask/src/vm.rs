@@ -8,7 +8,10 @@ mod guest;
 mod kernel;
 mod machine;
 mod mirror;
+mod programs;
+mod systemd;
 mod table;
+mod userland;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -30,6 +33,10 @@ pub(crate) struct Args {
     /// Only these tiers; the default is both on 6.1 and on the newest kernel, and fentry on the others
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) tier: Vec<Tier>,
+
+    /// The tests of units instead, in a Debian with systemd
+    #[arg(long)]
+    pub(crate) systemd: bool,
 
     /// Write the table of hooks into the README
     #[arg(long)]
@@ -63,12 +70,22 @@ impl fmt::Display for Tier {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (mut passed, mut failed) = (0, 0);
-    let outcome = matrix(args, |report| {
+    let outcome = chosen(args, |report| {
         passed += report.passed.len();
         failed += report.failed.len();
     });
     println!("{passed} passed, {failed} failed");
     outcome
+}
+
+fn chosen(args: &Args, mut each: impl FnMut(&Report)) -> anyhow::Result<()> {
+    if !args.systemd {
+        return matrix(args, each);
+    }
+    let report = systemd::run(args)?;
+    each(&report);
+    ensure!(report.failed.is_empty(), "{}", report.failed.join(", "));
+    Ok(())
 }
 
 /// Runs every kernel with every tier that was asked for, and hands out each report.

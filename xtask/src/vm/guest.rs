@@ -84,7 +84,7 @@ fn executable(messages: &str, name: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("cargo built no test {name}"))
 }
 
-fn find(program: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn find(program: &str) -> anyhow::Result<PathBuf> {
     for directory in ["/usr/bin", "/bin"] {
         let path = Path::new(directory).join(program);
         if path.is_file() {
@@ -169,7 +169,7 @@ poweroff -f
 }
 
 /// For the shell of the guest.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     match word.is_empty() {
         true => String::new(),
         false => format!("'{}'", word.replace('\'', "'\\''")),

@@ -84,7 +84,7 @@ pub(super) fn fetch(release: Release) -> anyhow::Result<Kernel> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the age of a download")]
-fn age(path: &Path) -> Option<Duration> {
+pub(super) fn age(path: &Path) -> Option<Duration> {
     let written = fs::metadata(path).ok()?.modified().ok()?;
     // A time in the future is as good as now.
     Some(SystemTime::now().duration_since(written).unwrap_or_default())

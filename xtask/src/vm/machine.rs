@@ -1,6 +1,6 @@
 //! One boot of one kernel, and what its tests said.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -54,6 +54,14 @@ pub(super) fn run(kernel: &Kernel, tier: Tier, guest: &Guest, verbose: bool) -> 
     guest
         .write(&initrd, kernel, tier)
         .context("write the initial file system")?;
+    let mut qemu = qemu(kernel, &initrd);
+    qemu.args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    let label = format!("{} {tier}", kernel.release);
+    boot(&mut qemu, (kernel.release, tier), &label, verbose)
+}
+
+/// A machine without a command line for its kernel.
+pub(super) fn qemu(kernel: &Kernel, initrd: &Path) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-accel", "tcg,thread=multi"])
         // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
@@ -61,10 +69,20 @@ pub(super) fn run(kernel: &Kernel, tier: Tier, guest: &Guest, verbose: bool) -> 
         .args(["-nographic", "-no-reboot", "-nic", "none", "-kernel"])
         .arg(&kernel.image)
         .arg("-initrd")
-        .arg(&initrd)
-        .args(["-append", "console=ttyS0 panic=-1 quiet"]);
-    let mut log = Log::new(kernel.release, tier);
-    let status = child::run(&mut qemu, LIMIT, |line| {
+        .arg(initrd);
+    qemu
+}
+
+/// Boots a machine that runs tests and switches itself off. `label` is what lines for people begin with.
+pub(super) fn boot(
+    qemu: &mut Command,
+    (release, tier): (Release, Tier),
+    label: &str,
+    verbose: bool,
+) -> anyhow::Result<Report> {
+    let mut log = Log::new(release, tier);
+    log.label = label.to_owned();
+    let status = child::run(qemu, LIMIT, |line| {
         let line = line.trim_end_matches('\r');
         if verbose {
             child::print(line);
@@ -87,6 +105,7 @@ pub(super) fn run(kernel: &Kernel, tier: Tier, guest: &Guest, verbose: bool) -> 
 
 struct Log {
     report: Report,
+    label: String,
     program: String,
     ended: bool,
     all: Vec<String>,
@@ -104,6 +123,7 @@ impl Log {
                 failed: Vec::new(),
                 findings: BTreeMap::new(),
             },
+            label: String::new(),
             program: String::new(),
             ended: false,
             all: Vec::new(),
@@ -131,10 +151,7 @@ impl Log {
         } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
             let name = format!("{}::{name}", self.program);
             if !quiet {
-                child::print(&format!(
-                    "{} {}: {name} ... {verdict}",
-                    report.release, report.tier
-                ));
+                child::print(&format!("{}: {name} ... {verdict}", self.label));
             }
             match verdict {
                 "ok" => report.passed.push(name),

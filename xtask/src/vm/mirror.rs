@@ -14,7 +14,7 @@ use crate::child;
 
 const LIMIT: Duration = Duration::from_secs(600);
 /// Where the package debian-archive-keyring keeps the keys of all living suites.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One suite of the mirror.
 pub(super) struct Suite {
@@ -118,16 +118,22 @@ impl Suite {
 }
 
 /// The mirrors from which this machine gets its own suite.
-fn mirrors() -> anyhow::Result<Vec<String>> {
-    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
-    let Some(own) = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME=")) else {
-        bail!("/etc/os-release names no suite");
-    };
+pub(super) fn mirrors() -> anyhow::Result<Vec<String>> {
+    let own = own_suite()?;
     let text = child::capture(
         Command::new("apt-get").args(["--print-uris", "update"]),
         Duration::from_secs(60),
     )?;
-    Ok(own_mirrors(&text, own.trim_matches('"')))
+    Ok(own_mirrors(&text, &own))
+}
+
+/// The suite that this machine has.
+pub(super) fn own_suite() -> anyhow::Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
+    let Some(own) = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME=")) else {
+        bail!("/etc/os-release names no suite");
+    };
+    Ok(own.trim_matches('"').to_owned())
 }
 
 /// From lines such as `'http://HOST/debian/dists/SUITE/InRelease' FILE 0`.
