@@ -4,6 +4,7 @@
 //! virtual machine has no disk and no network: what it needs is in its initial file system.
 
 mod archive;
+mod arm64;
 mod guest;
 mod kernel;
 mod machine;
@@ -37,6 +38,10 @@ pub(crate) struct Args {
     /// The tests of units instead, in a Debian with systemd
     #[arg(long)]
     pub(crate) systemd: bool,
+
+    /// On a kernel for 64-bit ARM instead; 6.12 where --kernel names no other
+    #[arg(long, conflicts_with = "systemd")]
+    pub(crate) arm64: bool,
 
     /// Write the table of hooks into the README
     #[arg(long)]
@@ -79,10 +84,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn chosen(args: &Args, mut each: impl FnMut(&Report)) -> anyhow::Result<()> {
-    if !args.systemd {
-        return matrix(args, each);
-    }
-    let report = systemd::run(args)?;
+    let report = match args {
+        Args { systemd: true, .. } => systemd::run(args)?,
+        Args { arm64: true, .. } => arm64::run(args)?,
+        _ => return matrix(args, each),
+    };
     each(&report);
     ensure!(report.failed.is_empty(), "{}", report.failed.join(", "));
     Ok(())
@@ -91,7 +97,7 @@ fn chosen(args: &Args, mut each: impl FnMut(&Report)) -> anyhow::Result<()> {
 /// Runs every kernel with every tier that was asked for, and hands out each report.
 pub(crate) fn matrix(args: &Args, mut each: impl FnMut(&Report)) -> anyhow::Result<()> {
     apt::install(&PACKAGES).context("the virtual machines need these packages")?;
-    let guest = guest::build(args.filter.as_deref())?;
+    let guest = guest::build(args.filter.as_deref(), &programs::Target::default())?;
     let chosen = |r: &Release| args.kernel.is_empty() || args.kernel.contains(r);
     let releases: Vec<Release> = Release::value_variants().iter().copied().filter(chosen).collect();
     let mut reports = Vec::new();

@@ -11,77 +11,43 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{Tier, archive::Archive, kernel::Kernel};
-use crate::{child, workspace};
+use super::{
+    Tier,
+    archive::Archive,
+    kernel::Kernel,
+    programs::{self, Programs, Target},
+};
+use crate::child;
 
-const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
 const TESTS: [&str; 1] = ["kernel_sockets"];
+/// What programs for another machine need; ldd(1) can't look at those.
+const LIBRARIES: [&str; 4] = ["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
 /// How long a test waits for anything, in seconds: emulation is slow.
 const PATIENCE: u32 = 90;
 
 /// Programs, built.
 #[derive(Debug)]
 pub(super) struct Guest {
-    probe: PathBuf,
-    faulty: PathBuf,
-    /// Name and executable.
-    tests: Vec<(String, PathBuf)>,
+    programs: Programs,
     filter: String,
     busybox: PathBuf,
-    /// Keeps the copies without debugging information.
-    _directory: tempfile::TempDir,
+    /// Where another machine's libraries are; `None`: this machine's own are used.
+    sysroot: Option<PathBuf>,
 }
 
 /// Builds everything.
-pub(super) fn build(filter: Option<&str>) -> anyhow::Result<Guest> {
-    child::show(
-        workspace::cargo().args(["build", "--package", "probe-user"]),
-        LIMIT,
-    )?;
-    let mut cargo = workspace::cargo();
-    cargo.args([
-        "test",
-        "--no-run",
-        "--package",
-        "probe-tests",
-        "--bins",
-        "--message-format=json",
-    ]);
-    for test in TESTS {
-        cargo.args(["--test", test]);
-    }
-    println!("$ {}", child::describe(&cargo));
-    let messages = child::capture(&mut cargo, LIMIT)?;
-    let target = workspace::target_dir()?;
-    let directory = tempfile::tempdir().context("make a temporary directory")?;
-    let strip = |from: &Path, name: &str| -> anyhow::Result<PathBuf> {
-        let to = directory.path().join(name);
-        child::capture(Command::new("strip").arg("-o").arg(&to).arg(from), LIMIT)?;
-        Ok(to)
+pub(super) fn build(filter: Option<&str>, target: &Target) -> anyhow::Result<Guest> {
+    let busybox = match &target.busybox {
+        Some(path) => path.clone(),
+        None => find("busybox")?,
     };
-    let tests = TESTS
-        .iter()
-        .map(|name| Ok(((*name).to_owned(), strip(&executable(&messages, name)?, name)?)))
-        .collect::<anyhow::Result<_>>()?;
     Ok(Guest {
-        probe: strip(&target.join("debug/probe"), "probe")?,
-        faulty: strip(&target.join("debug/faulty"), "faulty")?,
-        tests,
+        programs: programs::build(&TESTS.map(str::to_owned), target)?,
         filter: filter.unwrap_or_default().to_owned(),
-        busybox: find("busybox")?,
-        _directory: directory,
+        busybox,
+        sysroot: target.sysroot.clone(),
     })
-}
-
-/// From cargo's messages: the executable of a test.
-fn executable(messages: &str, name: &str) -> anyhow::Result<PathBuf> {
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|m| m["target"]["name"] == name && m["target"]["kind"][0] == "test")
-        .find_map(|m| m["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no test {name}"))
 }
 
 pub(super) fn find(program: &str) -> anyhow::Result<PathBuf> {
@@ -106,21 +72,36 @@ impl Guest {
         archive.copy("bin/busybox", &self.busybox)?;
         archive.link("usr/bin/kill", "/bin/busybox")?;
         let mut libraries = BTreeSet::new();
-        let mut programs = vec![("t/probe", &self.probe), ("t/faulty", &self.faulty)];
-        let tests: Vec<String> = self.tests.iter().map(|(n, _)| format!("t/deps/{n}")).collect();
+        let mut programs = vec![
+            ("t/probe", &self.programs.probe),
+            ("t/faulty", &self.programs.faulty),
+        ];
+        let tests: Vec<String> = self
+            .programs
+            .tests
+            .iter()
+            .map(|(n, _)| format!("t/deps/{n}"))
+            .collect();
         programs.extend(
             tests
                 .iter()
                 .map(String::as_str)
-                .zip(self.tests.iter().map(|(_, p)| p)),
+                .zip(self.programs.tests.iter().map(|(_, p)| p)),
         );
         for (path, from) in programs {
             archive.copy(path, from)?;
-            libraries.extend(needs(from)?);
+            if self.sysroot.is_none() {
+                libraries.extend(needs(from)?);
+            }
         }
         for library in &libraries {
             let path = library.to_str().context("a library's path is no text")?;
             archive.copy(path.trim_start_matches('/'), library)?;
+        }
+        if let Some(sysroot) = &self.sysroot {
+            for library in LIBRARIES {
+                archive.copy(&format!("lib/{library}"), &sysroot.join("lib").join(library))?;
+            }
         }
         for (number, module) in kernel.modules.iter().enumerate() {
             archive.copy(&format!("modules/{number}.ko"), module)?;
@@ -133,7 +114,12 @@ impl Guest {
 
     /// The first process. Lines that begin with `VM-` are for [`super::machine`].
     fn init(&self, tier: Tier) -> String {
-        let tests: Vec<&str> = self.tests.iter().map(|(name, _)| name.as_str()).collect();
+        let tests: Vec<&str> = self
+            .programs
+            .tests
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         format!(
             "#!/bin/busybox sh
 /bin/busybox --install -s /bin

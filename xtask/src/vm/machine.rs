@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     Tier,
     guest::Guest,
-    kernel::{Kernel, Release},
+    kernel::{Arch, Kernel, Release},
 };
 use crate::child;
 
@@ -55,22 +55,44 @@ pub(super) fn run(kernel: &Kernel, tier: Tier, guest: &Guest, verbose: bool) -> 
         .write(&initrd, kernel, tier)
         .context("write the initial file system")?;
     let mut qemu = qemu(kernel, &initrd);
-    qemu.args(["-append", "console=ttyS0 panic=-1 quiet"]);
-    let label = format!("{} {tier}", kernel.release);
+    qemu.args(["-append", &format!("{} panic=-1 quiet", console(kernel))]);
+    let label = match kernel.arch {
+        Arch::Amd64 => format!("{} {tier}", kernel.release),
+        arch => format!("{arch} {} {tier}", kernel.release),
+    };
     boot(&mut qemu, (kernel.release, tier), &label, verbose)
 }
 
 /// A machine without a command line for its kernel.
 pub(super) fn qemu(kernel: &Kernel, initrd: &Path) -> Command {
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi"])
-        // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
-        .args(["-cpu", "max,-cx16", "-smp", "2", "-m", "2G"])
+    let mut qemu = match kernel.arch {
+        Arch::Amd64 => {
+            let mut qemu = Command::new("qemu-system-x86_64");
+            // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
+            qemu.args(["-cpu", "max,-cx16"]);
+            qemu
+        }
+        Arch::Arm64 => {
+            let mut qemu = Command::new("qemu-system-aarch64");
+            // A newer one would spend its time on signing pointers.
+            qemu.args(["-machine", "virt", "-cpu", "cortex-a72"]);
+            qemu
+        }
+    };
+    qemu.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2G"])
         .args(["-nographic", "-no-reboot", "-nic", "none", "-kernel"])
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initrd);
     qemu
+}
+
+/// Where the kernel and the tests print to.
+pub(super) fn console(kernel: &Kernel) -> &'static str {
+    match kernel.arch {
+        Arch::Amd64 => "console=ttyS0",
+        Arch::Arm64 => "console=ttyAMA0",
+    }
 }
 
 /// Boots a machine that runs tests and switches itself off. `label` is what lines for people begin with.

@@ -22,6 +22,9 @@ pub(super) struct Target {
     pub(super) variables: Vec<(String, String)>,
     /// Further arguments for cargo.
     pub(super) arguments: Vec<String>,
+    /// Where its libraries are.
+    pub(super) sysroot: Option<PathBuf>,
+    pub(super) busybox: Option<PathBuf>,
 }
 
 #[derive(Debug)]

@@ -53,7 +53,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let mut qemu = machine::qemu(&kernel, &initrd);
     qemu.args([
         "-append",
-        &format!("console=ttyS0 panic=-1 quiet systemd.log_color=0 rdinit=/{HOME}/init"),
+        &format!(
+            "{} panic=-1 quiet systemd.log_color=0 rdinit=/{HOME}/init",
+            machine::console(&kernel)
+        ),
     ]);
     let began = child::now();
     let report = machine::boot(&mut qemu, (release, tier), "systemd", args.verbose)?;
