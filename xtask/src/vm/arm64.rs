@@ -10,13 +10,27 @@ use ::std::{
 use anyhow::Context;
 
 use super::{
-    Args, Tier, guest,
+    Args, Job, Tier, Work, guest,
     kernel::{self, Arch, Release},
     machine::{self, Report},
     mirror::{self, Suite},
-    programs::Target,
+    programs::{Target, Unit},
 };
 use crate::{apt, child};
+
+/// Tests of signals, processes and snapshots, besides those that run on every kernel.
+const TESTS: [&str; 8] = [
+    "crashed",
+    "handover",
+    "killed_while_stopping",
+    "signal_blocked",
+    "signal_ignored",
+    "stopped",
+    "trap",
+    "unhandled_signal",
+];
+/// The layout of records, and the members of the kernel's structures.
+const UNITS: [(&str, &str); 2] = [("probe_ebpf", ""), ("probe_user", "kernel::")];
 
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 /// Debian packages of the machine and of the programs that run there.
@@ -40,9 +54,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let release = args.kernel.first().copied().unwrap_or(DEFAULT);
     let tier = args.tier.first().copied().unwrap_or(Tier::Auto);
     let kernel = kernel::fetch_for(release, Arch::Arm64)?;
-    let guest = guest::build(args.filter.as_deref(), &target()?)?;
+    let guest = guest::build(args.filter.as_deref(), &TESTS, &target()?)?;
     let began = child::now();
-    let report = machine::run(&kernel, tier, &guest, args.verbose)?;
+    let job = Job {
+        kernel: &kernel,
+        tier,
+        work: Work::Tests,
+    };
+    let report = machine::run(&job, &guest, args.verbose)?;
     println!(
         "arm64 {} {tier}: {} passed, {} failed in {} s",
         report.kernel,
@@ -75,6 +94,13 @@ fn target() -> anyhow::Result<Target> {
         ],
         sysroot: Some(PathBuf::from(SYSROOT)),
         busybox: Some(busybox()?),
+        units: UNITS
+            .map(|(name, filter)| Unit {
+                name,
+                filter,
+                path: PathBuf::new(),
+            })
+            .to_vec(),
         ..Target::default()
     };
     target.variables.extend(std::find()?);

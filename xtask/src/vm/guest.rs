@@ -12,15 +12,16 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::{
-    Tier,
+    Job, Work,
     archive::Archive,
-    kernel::Kernel,
-    programs::{self, Programs, Target},
+    programs::{self, Programs, Target, Unit},
 };
 use crate::child;
 
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 1] = ["kernel_sockets"];
+const TESTS: [&str; 3] = ["kernel_sockets", "kernel_holders", "kernel_tiers"];
+/// The one that counts instructions.
+const COST: &str = "kernel_cost";
 /// What programs for another machine need; ldd(1) can't look at those.
 const LIBRARIES: [&str; 4] = ["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
 /// How long a test waits for anything, in seconds: emulation is slow.
@@ -36,14 +37,16 @@ pub(super) struct Guest {
     sysroot: Option<PathBuf>,
 }
 
-/// Builds everything.
-pub(super) fn build(filter: Option<&str>, target: &Target) -> anyhow::Result<Guest> {
+/// Builds everything; `more` are further tests.
+pub(super) fn build(filter: Option<&str>, more: &[&str], target: &Target) -> anyhow::Result<Guest> {
     let busybox = match &target.busybox {
         Some(path) => path.clone(),
         None => find("busybox")?,
     };
+    let tests = TESTS.iter().chain([&COST]).chain(more);
+    let tests: Vec<String> = tests.map(|t| (*t).to_owned()).collect();
     Ok(Guest {
-        programs: programs::build(&TESTS.map(str::to_owned), target)?,
+        programs: programs::build(&tests, target)?,
         filter: filter.unwrap_or_default().to_owned(),
         busybox,
         sysroot: target.sysroot.clone(),
@@ -62,7 +65,7 @@ pub(super) fn find(program: &str) -> anyhow::Result<PathBuf> {
 
 impl Guest {
     /// Writes the initial file system for one kernel and one tier.
-    pub(super) fn write(&self, to: &Path, kernel: &Kernel, tier: Tier) -> anyhow::Result<()> {
+    pub(super) fn write(&self, to: &Path, job: &Job<'_>) -> anyhow::Result<()> {
         let mut archive = Archive::new(BufWriter::new(File::create(to)?));
         for directory in [
             "proc", "sys", "dev", "tmp", "run", "etc", "root", "var", "usr/bin",
@@ -76,18 +79,14 @@ impl Guest {
             ("t/probe", &self.programs.probe),
             ("t/faulty", &self.programs.faulty),
         ];
-        let tests: Vec<String> = self
-            .programs
-            .tests
-            .iter()
-            .map(|(n, _)| format!("t/deps/{n}"))
+        let tests: Vec<(String, &PathBuf)> = self
+            .tests(job.work)
+            .map(|(name, path)| (format!("t/deps/{name}"), path))
             .collect();
-        programs.extend(
-            tests
-                .iter()
-                .map(String::as_str)
-                .zip(self.programs.tests.iter().map(|(_, p)| p)),
-        );
+        let units = self.programs.units.iter();
+        let units: Vec<_> = units.map(|u| (format!("t/deps/{}", u.name), &u.path)).collect();
+        programs.extend(units.iter().map(|(name, path)| (name.as_str(), *path)));
+        programs.extend(tests.iter().map(|(name, path)| (name.as_str(), *path)));
         for (path, from) in programs {
             archive.copy(path, from)?;
             if self.sysroot.is_none() {
@@ -103,23 +102,37 @@ impl Guest {
                 archive.copy(&format!("lib/{library}"), &sysroot.join("lib").join(library))?;
             }
         }
-        for (number, module) in kernel.modules.iter().enumerate() {
+        for (number, module) in job.kernel.modules.iter().enumerate() {
             archive.copy(&format!("modules/{number}.ko"), module)?;
         }
         archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")?;
-        archive.file("init", self.init(tier).as_bytes())?;
+        archive.file("init", self.init(job).as_bytes())?;
         archive.finish()?;
         Ok(())
     }
 
-    /// The first process. Lines that begin with `VM-` are for [`super::machine`].
-    fn init(&self, tier: Tier) -> String {
-        let tests: Vec<&str> = self
-            .programs
+    fn tests(&self, work: Work) -> impl Iterator<Item = &(String, PathBuf)> {
+        self.programs
             .tests
             .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
+            .filter(move |(name, _)| (name == COST) == (work == Work::Cost))
+    }
+
+    /// The first process. Lines that begin with `VM-` are for [`super::machine`].
+    fn init(&self, job: &Job<'_>) -> String {
+        let tests: Vec<&str> = self.tests(job.work).map(|(name, _)| name.as_str()).collect();
+        let tier = job.tier;
+        // A filter is for the others: the test harness would run what either chooses.
+        let units = self.programs.units.iter().filter(|_| self.filter.is_empty());
+        let units = units.map(|u| {
+            let Unit { name, filter, .. } = u;
+            format!("echo VM-TEST {name}\n/t/deps/{name} --test-threads=1 {filter} || rc=1\n")
+        });
+        let units: String = units.collect();
+        let icount = match job.work {
+            Work::Tests => "",
+            Work::Cost => "mkdir /apart; mount -t tmpfs apart /apart; export PROBE_TEST_ICOUNT=/apart",
+        };
         format!(
             "#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -137,13 +150,15 @@ ip link set lo up
 for m in /modules/*; do insmod $m; done
 echo 0 > /proc/sys/kernel/printk
 export PROBE_BIN=/t/probe PROBE_TEST_TIER={tier} PROBE_TEST_PATIENCE={PATIENCE} PROBE_TEST_FINDINGS=/tmp/findings
+{icount}
 echo VM-START $(uname -r)
 echo VM-DOCTOR $(/t/probe doctor --json --tier {tier})
 rc=0
 for t in {}; do
   echo VM-TEST $t
-  /t/deps/$t --test-threads=1 {} || rc=1
+  /t/deps/$t --test-threads=1 --show-output {} || rc=1
 done
+{units}
 [ -e /tmp/findings ] && sed 's/^/VM-FINDINGS /' /tmp/findings
 echo VM-END $rc
 poweroff -f

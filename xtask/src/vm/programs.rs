@@ -25,6 +25,18 @@ pub(super) struct Target {
     /// Where its libraries are.
     pub(super) sysroot: Option<PathBuf>,
     pub(super) busybox: Option<PathBuf>,
+    /// Which unit tests run in it.
+    pub(super) units: Vec<Unit>,
+}
+
+/// Unit tests of a package that also mean something in the machine.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    /// The package's library.
+    pub(super) name: &'static str,
+    pub(super) filter: &'static str,
+    /// Empty until it is built.
+    pub(super) path: PathBuf,
 }
 
 #[derive(Debug)]
@@ -33,6 +45,7 @@ pub(super) struct Programs {
     pub(super) faulty: PathBuf,
     /// Name and executable.
     pub(super) tests: Vec<(String, PathBuf)>,
+    pub(super) units: Vec<Unit>,
     /// Keeps the copies.
     _directory: tempfile::TempDir,
 }
@@ -56,6 +69,9 @@ pub(super) fn build(tests: &[String], target: &Target) -> anyhow::Result<Program
     for test in tests {
         cargo.args(["--test", test]);
     }
+    for unit in &target.units {
+        cargo.args(["--lib", "--package", &unit.name.replace('_', "-")]);
+    }
     println!("$ {}", child::describe(&cargo));
     let messages = child::capture(&mut cargo, LIMIT)?;
     let built = match target.triple {
@@ -74,7 +90,15 @@ pub(super) fn build(tests: &[String], target: &Target) -> anyhow::Result<Program
         faulty: strip(&built.join("faulty"), "faulty")?,
         tests: tests
             .iter()
-            .map(|name| Ok((name.clone(), strip(&executable(&messages, name)?, name)?)))
+            .map(|name| Ok((name.clone(), strip(&executable(&messages, name, "test")?, name)?)))
+            .collect::<anyhow::Result<_>>()?,
+        units: target
+            .units
+            .iter()
+            .map(|unit| {
+                let path = strip(&executable(&messages, unit.name, "lib")?, unit.name)?;
+                Ok(Unit { path, ..unit.clone() })
+            })
             .collect::<anyhow::Result<_>>()?,
         _directory: directory,
     })
@@ -93,11 +117,11 @@ impl Target {
 }
 
 /// From cargo's messages: the executable of a test.
-fn executable(messages: &str, name: &str) -> anyhow::Result<PathBuf> {
+fn executable(messages: &str, name: &str, kind: &str) -> anyhow::Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|m| m["target"]["name"] == name && m["target"]["kind"][0] == "test")
+        .filter(|m| m["target"]["name"] == name && m["target"]["kind"][0] == kind)
         .find_map(|m| m["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no test {name}"))
+        .with_context(|| format!("cargo built no {kind} {name}"))
 }

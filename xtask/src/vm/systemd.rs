@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     )
     .context("write the initial file system")?;
     let mut qemu = machine::qemu(&kernel, &initrd);
-    qemu.args([
+    qemu.args(machine::EMULATED).args([
         "-append",
         &format!(
             "{} panic=-1 quiet systemd.log_color=0 rdinit=/{HOME}/init",
