@@ -27,9 +27,9 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
+pub(crate) use self::machine::Report;
 use self::{
     kernel::{Arch, Kernel, Release},
-    machine::Report,
     programs::Target,
 };
 use crate::{apt, child, workspace};

@@ -38,18 +38,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let tier = args.tier.first().copied().unwrap_or(Tier::Auto);
     let kernel = kernel::fetch(release)?;
     let userland = userland::archive()?;
-    let programs = programs::build(&tests()?, &Target::default())?;
+    let (tests, filter) = chosen(tests()?, args.filter.as_deref());
+    let programs = programs::build(&tests, &Target::default())?;
     let directory = tempfile::tempdir().context("make a temporary directory")?;
     let initrd = directory.path().join("initrd");
-    write(
-        &initrd,
-        &userland,
-        &kernel,
-        &programs,
-        tier,
-        args.filter.as_deref(),
-    )
-    .context("write the initial file system")?;
+    write(&initrd, &userland, &kernel, &programs, tier, filter).context("write the initial file system")?;
     let mut qemu = machine::qemu(&kernel, &initrd);
     qemu.args(machine::EMULATED).args([
         "-append",
@@ -68,6 +61,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         began.elapsed().as_secs()
     );
     Ok(report)
+}
+
+/// A filter that is part of files' names means these files; another one is for the names of tests.
+fn chosen(tests: Vec<String>, filter: Option<&str>) -> (Vec<String>, Option<&str>) {
+    let of_file = |f: &str| {
+        tests
+            .iter()
+            .filter(|t| t.contains(f))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    match filter.map(of_file) {
+        Some(files) if !files.is_empty() => (files, None),
+        _ => (tests, filter),
+    }
 }
 
 /// The names of the test files.
@@ -168,4 +176,20 @@ echo VM-END $rc
         tests.join(" "),
         quoted(filter.unwrap_or_default()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_file_or_a_test() {
+        let all = || vec!["systemd_stop".to_owned(), "systemd_user".to_owned()];
+        assert_eq!(chosen(all(), None), (all(), None));
+        assert_eq!(
+            chosen(all(), Some("stop")),
+            (vec!["systemd_stop".to_owned()], None)
+        );
+        assert_eq!(chosen(all(), Some("a_crash")), (all(), Some("a_crash")));
+    }
 }
