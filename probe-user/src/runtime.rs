@@ -14,7 +14,9 @@ use crate::{
     clock::{self, Nanos},
     config::Config,
     engine::{Effect, Engine},
-    event::{Actor, AddressState, Event, FileId, ProcId, Process, SnapshotReason, TimeSource, What},
+    event::{
+        Actor, AddressState, Event, FileId, PathChange, ProcId, Process, SnapshotReason, TimeSource, What,
+    },
     kernel::{Kernel, MapsError, Ring, Wanted},
     sources::{
         close_watch::{CloseWatch, CloseWatchError, Closed},
@@ -127,6 +129,9 @@ pub fn wanted(config: &Config, exes: &BTreeMap<String, FileId>) -> Wanted {
         }
         for a in &s.listen {
             wanted.add_address(a);
+        }
+        if let Some(file) = &s.pid_file {
+            wanted.add_file(file.as_ref());
         }
     }
     wanted
@@ -345,7 +350,10 @@ impl Runtime {
         self.directories.drain(|event| match event {
             DirectoryEvent::Name { path, change, pid } => {
                 exes_changed |= is_exe(&path);
-                let actor = pid.and_then(|pid| who(kernel, pid));
+                let actor = match pid {
+                    Some(pid) => who(kernel, pid),
+                    None => changer(kernel, &path, change),
+                };
                 for declared in paths.at(&path) {
                     let actor = actor.clone();
                     queue.push_back(observed(match declared.clone() {
@@ -372,6 +380,9 @@ impl Runtime {
                 }));
             }
         });
+        if !appeared.is_empty() {
+            self.follow_changers();
+        }
         for path in appeared {
             exes_changed |= is_exe(&path);
             for declared in self.paths.at(&path).cloned().collect::<Vec<_>>() {
@@ -522,6 +533,15 @@ impl Runtime {
             self.files.forget(place);
         }
         self.directories.add_all(moved.new);
+        self.follow_changers();
+    }
+
+    /// Where a directory refuses fanotify, trampolines tell who changed a path in it.
+    fn follow_changers(&mut self) {
+        let mut paths = self.paths.all();
+        let needed = paths.any(|path| self.directories.is_without_actor(path));
+        drop(paths);
+        self.kernel.follow_changers(needed);
     }
 
     fn look_again(&mut self, declared: Declared) {
@@ -657,6 +677,18 @@ fn observed(what: What) -> Event {
         at: clock::now(),
         time_source: TimeSource::Observed,
         what,
+    }
+}
+
+/// Who did that to a path whose directory tells only that it happened.
+fn changer(kernel: &Kernel, path: &Rooted, change: PathChange) -> Option<Actor> {
+    let parent = path.parent();
+    let directory = path::file_id_at(&parent.root, &parent.path).ok()?;
+    let by = kernel.changer(directory, path.path.file_name()?, change)?;
+    // The pid may be another process's by now.
+    match who(kernel, by.id.pid) {
+        Some(known) if known.id == by.id => Some(known),
+        _ => Some(by),
     }
 }
 

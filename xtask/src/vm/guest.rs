@@ -16,7 +16,7 @@ use crate::{child, workspace};
 
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 3] = ["kernel_sockets", "kernel_holders", "kernel_tiers"];
+const TESTS: [&str; 4] = ["kernel_sockets", "kernel_holders", "kernel_paths", "kernel_tiers"];
 /// The one that counts instructions.
 const COST: &str = "kernel_cost";
 /// How long a test waits for anything, in seconds: emulation is slow.

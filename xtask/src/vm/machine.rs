@@ -13,7 +13,7 @@ use super::{Job, Tier, Work, guest::Guest, kernel::Release};
 use crate::child;
 
 /// For one boot with all tests, under emulation on a busy machine.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// What came of one boot.
 #[derive(Debug)]
