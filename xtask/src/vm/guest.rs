@@ -19,7 +19,7 @@ use super::{
 use crate::child;
 
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 3] = ["kernel_sockets", "kernel_holders", "kernel_tiers"];
+const TESTS: [&str; 4] = ["kernel_sockets", "kernel_holders", "kernel_paths", "kernel_tiers"];
 /// The one that counts instructions.
 const COST: &str = "kernel_cost";
 /// What programs for another machine need; ldd(1) can't look at those.

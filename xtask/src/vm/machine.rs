@@ -18,7 +18,7 @@ use super::{
 use crate::child;
 
 /// For one boot with all tests, under emulation on a busy machine.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// As fast as it goes.
 pub(super) const EMULATED: [&str; 4] = ["-accel", "tcg,thread=multi", "-smp", "2"];
