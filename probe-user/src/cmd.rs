@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod watch;
+pub(crate) mod who;
 
 use std::io::{self, IsTerminal};
 

@@ -9,6 +9,7 @@ mod maps;
 pub mod offsets;
 pub mod plan;
 mod ring;
+mod task_files;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,7 @@ pub use self::{
     maps::{MapsError, PastProcess, Wanted},
     plan::{Plan, Tier},
     ring::Ring,
+    task_files::{TaskFiles, TaskFilesError},
 };
 use crate::{clock::Nanos, event::ProcId};
 

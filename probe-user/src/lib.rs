@@ -13,3 +13,4 @@ pub mod runtime;
 pub mod signal;
 pub mod sources;
 pub mod trace;
+pub mod who;

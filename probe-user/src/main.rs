@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     log(cli.verbose);
     let result = match cli.command {
         Command::Watch(args) => cmd::watch::run(&args),
+        Command::Who(args) => cmd::who::run(&args),
         Command::Replay(args) => cmd::replay::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Config(args) => cmd::config::run(&args),
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(Exit(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             let code = if error.is::<cli::UsageError>() {
                 USAGE
             } else {
@@ -45,6 +49,11 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// The command is done, has said what is to be said, and ends with a code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+pub(crate) struct Exit(pub(crate) u8);
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error

@@ -4,7 +4,9 @@ mod escape;
 pub mod filter;
 mod human;
 mod json;
+mod look;
 mod watching;
+mod who;
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +17,10 @@ use jiff::{Timestamp, tz::TimeZone};
 
 pub use self::{
     filter::{Filter, KindName, LineType},
+    json::line as json_line,
+    look::{Look, span},
     watching::{BlindSpot, Watching, blind_spots},
+    who::who,
 };
 use crate::{clock::Nanos, engine::finding::Effect};
 

@@ -113,6 +113,16 @@ pub(super) fn lost(line: &mut Vec<u8>, source: &str, count: u64) -> io::Result<(
     )
 }
 
+/// One JSON object and a line end: an answer that is no stream.
+///
+/// # Errors
+/// When the value can't be written as JSON.
+pub fn line(line: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    write(line, value)?;
+    line.push(b'\n');
+    Ok(())
+}
+
 fn write(line: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
     let from = line.len();
     serde_json::to_writer(&mut *line, value).map_err(io::Error::from)?;
