@@ -5,6 +5,7 @@ pub mod filter;
 mod human;
 mod json;
 mod look;
+mod numbered;
 mod watching;
 mod who;
 
@@ -15,6 +16,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+pub(crate) use self::numbered::numbered;
 pub use self::{
     filter::{Filter, KindName, LineType},
     json::line as json_line,
