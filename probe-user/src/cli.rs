@@ -1,5 +1,6 @@
 //! The commands and options that exist.
 
+mod check;
 mod declare;
 mod who;
 
@@ -13,7 +14,7 @@ use probe_user::{
     report::{Filter, KindName, LineType},
 };
 
-pub(crate) use self::who::Who;
+pub(crate) use self::{check::Check, who::Who};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -36,6 +37,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Watch(Watch),
     Who(Who),
+    Check(Check),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),

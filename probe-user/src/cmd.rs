@@ -1,5 +1,6 @@
 //! What each command does: one file a command.
 
+pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod replay;

@@ -41,6 +41,7 @@ pub mod view;
 pub use finding::Effect;
 use ledger::AddressLedger;
 use process::Tombstones;
+pub(crate) use show::describe;
 use state::{Blind, ServiceState};
 
 /// Ties a timer to what it is for.

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod api;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod discover;

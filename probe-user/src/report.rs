@@ -18,6 +18,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 pub(crate) use self::numbered::numbered;
 pub use self::{
+    escape::plain,
     filter::{Filter, KindName, LineType},
     json::line as json_line,
     look::{Look, span},

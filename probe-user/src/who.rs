@@ -8,7 +8,7 @@
 
 mod judge;
 mod look;
-mod sight;
+pub(crate) mod sight;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     judge::{Seen, answer},
-    look::{Options, WhoError, look},
+    look::{Options, WhoError, look, tables},
 };
 use crate::{address::Address, clock::Nanos, event::Process};
 

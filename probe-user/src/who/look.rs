@@ -18,7 +18,7 @@ use crate::{
     event::{AddressState, PathState, ProcId, Process},
     kernel::TaskFiles,
     sources::{
-        observer::{HolderFinder, Observer, ProcessLister},
+        observer::{HolderFinder, KernelTables, Observer, ProcessLister},
         path,
         sock_diag::{Diag, DiagError},
         view::View,
@@ -41,11 +41,8 @@ pub struct WhoError(#[from] DiagError);
 /// # Errors
 /// When the kernel can't be asked for sockets at all; everything else that could not be seen stands in the answer.
 pub fn look(address: &Address, options: &Options) -> Result<Answer, WhoError> {
-    let asked = Arc::new(OnceLock::new());
-    let tables = Once {
-        files: TaskFiles::default(),
-        asked: Arc::clone(&asked),
-    };
+    let tables = Once::default();
+    let asked = Arc::clone(&tables.asked);
     let mut observer = Observer::new(Some(Box::new(tables)))?.with_bound();
     let (meant, links_to) = follow(address);
     let view = View {
@@ -170,7 +167,12 @@ fn sees_bound_tcp() -> bool {
     ask().unwrap_or(false)
 }
 
-/// The iterator over open files alone, loaded when it is first needed.
+/// For an [`Observer`] that looks once: the kernel's iterator over open files, loaded when it is first needed.
+pub fn tables() -> Box<dyn KernelTables> {
+    Box::new(Once::default())
+}
+
+#[derive(Default)]
 struct Once {
     files: TaskFiles,
     /// Whether the kernel answered.

@@ -9,7 +9,7 @@ const CAP_SYS_PTRACE: u32 = 19;
 
 /// What other processes keep from this one. For root on a host there is nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Sight {
+pub(crate) struct Sight {
     /// Processes whose descriptors can't be read.
     descriptors: usize,
     /// Processes whose network namespace can't be told.
@@ -23,7 +23,7 @@ pub(super) struct Sight {
 
 impl Sight {
     /// Asks about every process.
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let mut sight = Self {
             hidden: !Path::new("/proc/1").exists(),
             able: able(),
@@ -42,17 +42,22 @@ impl Sight {
         sight
     }
 
-    pub(super) fn sees_descriptors(&self) -> bool {
+    pub(crate) fn sees_descriptors(&self) -> bool {
         self.descriptors == 0 && !self.hidden
     }
 
+    /// Other users' processes can be told apart. A single one that keeps out whoever may look is none of them.
+    pub(crate) fn sees_processes(&self) -> bool {
+        !self.hidden && (self.able || self.descriptors == 0)
+    }
+
     /// Nothing can be said about sockets of other network namespaces.
-    pub(super) fn is_blind_to_namespaces(&self) -> bool {
+    pub(crate) fn is_blind_to_namespaces(&self) -> bool {
         self.hidden || self.namespaces > 0 && !self.able
     }
 
     /// Why descriptors are missing.
-    pub(super) fn descriptors(&self) -> Option<String> {
+    pub(crate) fn descriptors(&self) -> Option<String> {
         if self.hidden {
             return Some(format!(
                 "what processes of other users hold, which /proc hides{HIDDEN}"
@@ -63,7 +68,7 @@ impl Sight {
     }
 
     /// Why sockets of other network namespaces are missing.
-    pub(super) fn namespaces(&self) -> Option<String> {
+    pub(crate) fn namespaces(&self) -> Option<String> {
         if self.hidden {
             return Some(format!(
                 "sockets of other network namespaces, whose processes /proc hides{HIDDEN}"
