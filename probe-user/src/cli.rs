@@ -1,6 +1,8 @@
 //! The commands and options that exist.
 
+mod check;
 mod declare;
+mod who;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,6 +13,8 @@ use probe_user::{
     kernel::Tier,
     report::{Filter, KindName, LineType},
 };
+
+pub(crate) use self::{check::Check, who::Who};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -32,6 +36,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Watch(Watch),
+    Who(Who),
+    Check(Check),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),

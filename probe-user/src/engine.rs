@@ -44,6 +44,7 @@ use bounds::Bound;
 pub use finding::Effect;
 use ledger::{AddressLedger, Sightings};
 use process::Tombstones;
+pub(crate) use show::describe;
 use state::{Blind, ServiceState};
 
 /// Ties a timer to what it is for.

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod api;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod discover;
@@ -19,3 +20,4 @@ pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
+pub mod who;
