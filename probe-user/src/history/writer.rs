@@ -51,6 +51,8 @@ pub(super) struct State {
     /// The inbox is empty and stays so: write and end.
     pub(super) stop: bool,
     pub(super) ended: bool,
+    /// The thread sleeps until there is work. Otherwise it looks for itself, and is not woken for each line.
+    idle: bool,
 }
 
 impl Shared {
@@ -69,6 +71,7 @@ impl Shared {
                 loaded: None,
                 stop: false,
                 ended: false,
+                idle: false,
             }),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -83,8 +86,12 @@ impl Shared {
     pub(super) fn tell<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let told = f(&mut state);
+        let wake = state.idle || state.stop;
+        state.idle = false;
         drop(state);
-        self.work.notify_one();
+        if wake {
+            self.work.notify_one();
+        }
         told
     }
 
@@ -170,11 +177,15 @@ impl Writer {
                 return None;
             }
         }
-        state = self
-            .shared
-            .work
-            .wait_while(state, |s| s.inbox.is_empty() && !s.stop)
-            .unwrap_or_else(PoisonError::into_inner);
+        while state.inbox.is_empty() && !state.stop {
+            state.idle = true;
+            state = self
+                .shared
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle = false;
         (!state.inbox.is_empty()).then(|| state.inbox.take())
     }
 
@@ -197,7 +208,9 @@ impl Writer {
         let mut read = || {
             let place = Place::open(&self.dir)?;
             let db = database::open_to_read(&place)?;
-            loaded.read(&db).map_err(|e| StoreError::database(&place.database(), e))
+            loaded
+                .read(&db)
+                .map_err(|e| StoreError::database(&place.database(), e))
         };
         if let Err(e) = read() {
             tracing::warn!("generations and silences are not known from before: {e}");
@@ -231,7 +244,10 @@ impl Writer {
             s.written_to = s.written_to.max(batch.mark);
         });
         if was_failing {
-            tracing::info!("the history is written again; {} lines of it are missing", batch.lost);
+            tracing::info!(
+                "the history is written again; {} lines of it are missing",
+                batch.lost
+            );
         }
     }
 

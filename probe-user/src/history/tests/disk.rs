@@ -79,14 +79,20 @@ fn a_full_disk_is_said_and_ends_by_itself() {
         unreachable!("seen as failing, and nobody made room")
     };
     assert!(why.contains("full") || why.contains("No space"), "{why}");
-    assert!(!store.flush(Duration::from_millis(1)), "what failed is not written");
+    assert!(
+        !store.flush(Duration::from_millis(1)),
+        "what failed is not written"
+    );
     // What is asked meanwhile is answered, or honestly refused.
     let _ = store.query(&Query::default());
     fs::remove_file(&filler).unwrap();
     until("it is written again", || !failing(&store));
     assert!(store.flush(LONG));
     let status = store.status();
-    assert_eq!((status.health, status.lost, status.waiting), (Health::Writing, 0, 0));
+    assert_eq!(
+        (status.health, status.lost, status.waiting),
+        (Health::Writing, 0, 0)
+    );
     let query = Query {
         limit: Some(PAGE),
         ..Query::default()
@@ -145,6 +151,13 @@ fn a_directory_that_comes_later() {
     assert_eq!(numbers(&store.query(&Query::default()).unwrap()), [1]);
 }
 
+/// How long this thread could have run, and others did.
+fn waited_for_a_cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = stat.split_whitespace().nth(1).and_then(|n| n.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
+}
+
 /// Somebody holds the database: nobody who hands lines over waits for that, memory stays bounded, and every line is
 /// either written or counted.
 #[test]
@@ -162,13 +175,14 @@ fn handing_over_never_waits_and_never_grows() {
     for n in 0..count {
         let mut row = row(n, "annad", "exit");
         row.json = format!(r#"{{"n":{n},"padding":"{padding}"}}"#);
-        let before = clock::now();
+        let (before, runnable) = (clock::now(), waited_for_a_cpu());
         store.write([row]);
-        longest = longest.max(clock::now().since(before));
+        let took = clock::now().since(before);
+        longest = longest.max(took.saturating_sub(waited_for_a_cpu() - runnable));
         let waiting = store.status().waiting;
         assert!(waiting <= 16 * 1024, "{waiting} lines wait");
     }
-    // Far less than the second that the lock is waited for; much for a machine with other work.
+    // Far less than the second that SQLite waits for the lock.
     assert!(longest < Duration::from_millis(500), "{longest:?}");
     let lost_so_far = store.status().lost;
     assert!(lost_so_far > count / 2, "{lost_so_far}");
@@ -178,5 +192,8 @@ fn handing_over_never_waits_and_never_grows() {
     let status = store.status();
     assert_eq!(status.written + status.lost, count);
     assert_eq!(lost(&store), status.lost, "the history tells what it lacks");
-    println!("the longest hand-over took {longest:?}; {} lines lost, {} written", status.lost, status.written);
+    println!(
+        "the longest hand-over took {longest:?}; {} lines lost, {} written",
+        status.lost, status.written
+    );
 }
