@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     heal::{Backoff, CrashLoop, Heal},
-    hook::{After, Hook, WebhookFormat},
+    hook::{After, Hook, HookState, WebhookFormat},
     netns::Netns,
     probe::{Probe, Retention, Size, TierChoice, Timeouts},
     service::{Heartbeat, KeepInstance, Service, Signals},
