@@ -5,6 +5,7 @@
 //! disk slows nobody, what can't be kept is counted, and writing goes on by itself once it can.
 
 mod database;
+pub mod exporter;
 mod inbox;
 mod migrations;
 mod place;
