@@ -18,11 +18,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::{count::Counts, table::Tables};
 pub use self::{
     now::{HookFigures, Now},
     timing::Timings,
 };
-use self::{count::Counts, table::Tables};
 use crate::stream::Said;
 
 /// The forms that whoever asks may want.

@@ -4,8 +4,22 @@ use std::time::Duration;
 
 /// Upper bounds of the buckets, in microseconds: from what a record takes to what a person waits.
 pub(super) const BOUNDS_US: [u64; 16] = [
-    10, 50, 100, 500, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
-    30_000_000, 120_000_000,
+    10,
+    50,
+    100,
+    500,
+    1_000,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    30_000_000,
+    120_000_000,
 ];
 
 /// The last one has no upper bound.

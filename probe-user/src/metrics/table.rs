@@ -86,7 +86,10 @@ impl Tables {
 
 /// Labels from names and values.
 pub(super) fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
-    pairs.into_iter().map(|(name, value)| (name, cut(value))).collect()
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name, cut(value)))
+        .collect()
 }
 
 fn cut(value: &str) -> String {

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{super::exporter::{self, Generations}, *};
+use super::{
+    super::exporter::{self, Generations},
+    *,
+};
 use crate::{
     engine::finding::{EventKind, Shown},
     event::TimeSource,
@@ -39,7 +42,9 @@ fn event(kind: EventKind) -> Said {
 }
 
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     runtime.unwrap().block_on(test);
 }
 
@@ -67,12 +72,19 @@ fn lines_are_kept_as_they_were_said_and_generations_with_them() {
         task.await.unwrap();
         assert!(store.flush(LONG));
         let page = store.query(&Query::default()).unwrap();
-        let values: Vec<serde_json::Value> =
-            page.records.iter().map(|r| serde_json::from_str(&r.json).unwrap()).collect();
+        let values: Vec<serde_json::Value> = page
+            .records
+            .iter()
+            .map(|r| serde_json::from_str(&r.json).unwrap())
+            .collect();
         let types: Vec<_> = values.iter().map(|v| v["type"].as_str().unwrap()).collect();
         assert_eq!(types, ["event", "finding", "lost"]);
         assert!(values.iter().all(|v| v["epoch"] == "e1"), "{values:?}");
-        assert!(page.records.iter().all(|r| r.at >= before && r.at <= clock::wall()));
+        assert!(
+            page.records
+                .iter()
+                .all(|r| r.at >= before && r.at <= clock::wall())
+        );
         assert_eq!(store.lives(&Query::default()).unwrap()[0].id, "f1");
     });
     close(&store);
@@ -97,5 +109,8 @@ fn what_the_stream_no_longer_kept_is_counted() {
         exporter::run(subscription, store.clone(), Engine::default()).await;
     });
     assert!(store.flush(LONG));
-    assert_eq!((store.status().written, store.status().lost, lost(&store)), (10, 15, 15));
+    assert_eq!(
+        (store.status().written, store.status().lost, lost(&store)),
+        (10, 15, 15)
+    );
 }
