@@ -7,9 +7,12 @@ pub mod discover;
 pub mod engine;
 pub mod event;
 pub mod kernel;
+pub mod lock;
+pub mod reclaim;
 pub mod report;
 
 pub mod runtime;
 pub mod signal;
 pub mod sources;
 pub mod trace;
+pub mod tree;

@@ -13,6 +13,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+pub use self::escape::escaped;
 pub use self::{
     filter::{Filter, KindName, LineType},
     watching::{BlindSpot, Watching, blind_spots},
