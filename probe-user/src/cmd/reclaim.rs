@@ -25,6 +25,7 @@ pub(crate) fn run(args: &Reclaim) -> anyhow::Result<()> {
         dry_run: args.dry_run,
         trust_pid_file: args.trust_pid_file,
         lock_within: args.wait,
+        kill_within: args.kill_within,
         ..Options::new(&config.probe)
     };
     let mut lines = Lines::new(args.json);
