@@ -12,6 +12,8 @@ pub mod history;
 pub mod hooks;
 pub mod kernel;
 pub mod metrics;
+pub mod lock;
+pub mod reclaim;
 pub mod report;
 
 pub mod runtime;
@@ -21,3 +23,4 @@ pub mod sources;
 pub mod stream;
 pub mod trace;
 pub mod who;
+pub mod tree;
