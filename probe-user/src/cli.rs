@@ -1,7 +1,10 @@
 //! The commands and options that exist.
 
+mod check;
 pub(crate) mod daemon;
 mod declare;
+mod reclaim;
+mod who;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,6 +15,8 @@ use probe_user::{
     kernel::Tier,
     report::{Filter, KindName, LineType},
 };
+
+pub(crate) use self::{check::Check, reclaim::Reclaim, who::Who};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -34,9 +39,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Watch(Watch),
     Daemon(daemon::Daemon),
+    Who(Who),
+    Check(Check),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
+    Reclaim(Reclaim),
 }
 
 /// Print events and findings as they happen

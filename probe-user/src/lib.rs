@@ -2,17 +2,26 @@
 
 pub mod address;
 pub mod api;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod history;
+pub mod hooks;
 pub mod kernel;
+pub mod metrics;
+pub mod lock;
+pub mod reclaim;
 pub mod report;
 
 pub mod runtime;
 pub mod signal;
+pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
+pub mod who;
+pub mod tree;

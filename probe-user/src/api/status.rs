@@ -86,7 +86,7 @@ impl Picture {
     }
 
     fn service(&self, s: &ServiceView, cannot_see: &[String]) -> ServiceStatus {
-        let verdict = match (self.can_judge, s.findings.is_empty()) {
+        let verdict = match (self.can_judge && s.fits, s.findings.is_empty()) {
             (false, _) => Verdict::Unknown,
             (true, true) => Verdict::Ok,
             (true, false) => Verdict::Finding,

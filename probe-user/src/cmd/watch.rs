@@ -114,7 +114,7 @@ fn log_level(level: BpfLog) -> LogLevel {
 }
 
 /// Keeps the services of these names.
-fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
+pub(super) fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }

@@ -11,6 +11,7 @@ use probe_abi::Offsets;
 use super::{
     btf::{self, BtfError},
     facts::{Availability, Facts},
+    features::lacks,
     maps::MapsError,
     offsets::{VMLINUX, offsets, settings},
     plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle},
@@ -188,7 +189,10 @@ fn attach_all(
     types: &Btf,
     tier: Option<Tier>,
 ) -> Result<Plan, LoadError> {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        hooks: Vec::new(),
+        lacks: lacks(offsets),
+    };
     for hook in &HOOKS {
         let mut planned = Planned {
             hook,
@@ -250,7 +254,7 @@ fn attach_all(
     Ok(plan)
 }
 
-/// Iterators are only loaded: each run attaches anew.
+/// Iterators and what is only asked for on demand are not left attached.
 fn attach(
     ebpf: &mut Ebpf,
     candidate: &Candidate,
@@ -283,6 +287,13 @@ fn attach(
             let root = fs::File::open(root).map_err(ProgramError::IOError)?;
             // A link never replaces or excludes other programs; the flag for several is refused with one.
             program.attach(root, CgroupAttachMode::Single)?;
+        }
+        Attach::OnDemand(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, types)?;
+            // Whether it can be attached is known only from doing so.
+            let link = program.attach()?;
+            program.detach(link)?;
         }
         Attach::Iterator(kind) => {
             let program: &mut Iter = program.try_into()?;

@@ -6,6 +6,7 @@ use probe_abi::Offsets;
 
 use super::{
     facts::{Availability, Facts},
+    features::Lack,
     offsets::missing,
 };
 
@@ -22,6 +23,8 @@ pub enum Attach {
     Cgroup,
     /// A BPF iterator over objects of this kind.
     Iterator(&'static str),
+    /// At the return of a kernel function, but only while [`super::Kernel::follow_changers`] asks for it.
+    OnDemand(&'static str),
 }
 
 impl fmt::Display for Attach {
@@ -32,6 +35,7 @@ impl fmt::Display for Attach {
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
             Self::Cgroup => f.write_str("cgroup socket hook"),
             Self::Iterator(kind) => write!(f, "iterator over {kind}"),
+            Self::OnDemand(function) => write!(f, "return of {function}, on demand"),
         }
     }
 }
@@ -39,7 +43,7 @@ impl fmt::Display for Attach {
 impl Attach {
     pub const fn tier(self) -> Tier {
         match self {
-            Self::FEntry(_) | Self::FExit(_) => Tier::Fentry,
+            Self::FEntry(_) | Self::FExit(_) | Self::OnDemand(_) => Tier::Fentry,
             Self::RawTracepoint(_) | Self::Cgroup | Self::Iterator(_) => Tier::Tracepoint,
         }
     }
@@ -92,7 +96,7 @@ impl Hook {
     }
 }
 
-const IDENTITY: [&str; 5] = [
+pub(super) const IDENTITY: [&str; 5] = [
     "task_tgid",
     "task_start_boottime",
     "task_group_leader",
@@ -101,7 +105,7 @@ const IDENTITY: [&str; 5] = [
 ];
 
 /// In the order of attachment: what ends a supervision comes before what begins one.
-pub const HOOKS: [Hook; 16] = [
+pub const HOOKS: [Hook; 18] = [
     Hook {
         name: "sched_process_exit",
         subject: "process",
@@ -315,6 +319,28 @@ pub const HOOKS: [Hook; 16] = [
         ],
     },
     Hook {
+        name: "inode_unlink",
+        subject: "path",
+        required: false,
+        gives: "who removed a declared name, while its directory refuses fanotify",
+        candidates: &[Candidate {
+            program: "fexit_inode_unlink",
+            attach: Attach::OnDemand("security_inode_unlink"),
+            needs: &["dentry_d_name", "inode_i_ino", "inode_i_sb", "sb_s_dev"],
+        }],
+    },
+    Hook {
+        name: "inode_rename",
+        subject: "path",
+        required: false,
+        gives: "who renamed a declared name, while its directory refuses fanotify",
+        candidates: &[Candidate {
+            program: "fexit_inode_rename",
+            attach: Attach::OnDemand("security_inode_rename"),
+            needs: &["dentry_d_name", "inode_i_ino", "inode_i_sb", "sb_s_dev"],
+        }],
+    },
+    Hook {
         name: "iter_task",
         subject: "snapshot",
         required: false,
@@ -379,6 +405,8 @@ impl Planned {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     pub hooks: Vec<Planned>,
+    /// What no hook tells here, because this kernel lacks members of its structures.
+    pub lacks: Vec<Lack>,
 }
 
 impl Plan {
@@ -442,7 +470,9 @@ pub fn obstacle(candidate: &Candidate, facts: &Facts, offsets: &Offsets) -> Opti
             "cgroup v2 is not mounted; mount it with: mount -t cgroup2 none /sys/fs/cgroup/unified"
                 .to_owned(),
         ),
-        Attach::FEntry(_) | Attach::FExit(_) | Attach::Iterator(_) if facts.btf != Availability::Works => {
+        Attach::FEntry(_) | Attach::FExit(_) | Attach::OnDemand(_) | Attach::Iterator(_)
+            if facts.btf != Availability::Works =>
+        {
             Some("the kernel shows no type information".to_owned())
         }
         _ => None,
@@ -555,6 +585,7 @@ mod tests {
         };
         let all = |tier| Plan {
             hooks: HOOKS.iter().map(|h| planned(h, tier)).collect(),
+            lacks: Vec::new(),
         };
         assert_eq!(all(Tier::Tracepoint).tiers()["inet_socket"], "tracepoint");
         let mut plan = all(Tier::Fentry);

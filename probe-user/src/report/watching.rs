@@ -34,6 +34,7 @@ impl Watching {
             cannot_see: blind_spots(plan)
                 .filter(|b| (b.concerns)(service))
                 .map(|b| b.what.to_owned())
+                .chain(plan.lacks.iter().map(ToString::to_string))
                 .collect(),
         }
     }
@@ -78,7 +79,7 @@ const BLIND_SPOTS: [BlindSpot; 7] = [
     BlindSpot {
         what: "who changed a path, where the kernel refuses fanotify on its directory",
         concerns: |s| s.pid_file.is_some() || s.listen.iter().any(|a| a.path().is_some()),
-        seen_by: None,
+        seen_by: Some("inode_unlink"),
     },
     BlindSpot {
         what: "binds of abstract addresses, until the kernel is asked the next time",
@@ -106,7 +107,10 @@ fn has_unix(s: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::plan::{HOOKS, Planned};
+    use crate::kernel::{
+        features::{FEATURES, Lack},
+        plan::{HOOKS, Planned},
+    };
 
     fn plan(tier: Tier) -> Plan {
         let planned = |hook| Planned {
@@ -116,6 +120,7 @@ mod tests {
         };
         Plan {
             hooks: HOOKS.iter().map(planned).collect(),
+            lacks: Vec::new(),
         }
     }
 
@@ -139,7 +144,20 @@ mod tests {
         assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), 6);
         service.pid_file = Some("/run/a.pid".into());
         assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), BLIND_SPOTS.len());
-        assert_eq!(cannot_see(&service, Tier::Fentry).len(), 1);
+        assert_eq!(cannot_see(&service, Tier::Fentry).len(), 0);
+    }
+
+    #[test]
+    fn what_the_kernel_has_no_members_for_is_said_to_every_service() {
+        let mut plan = plan(Tier::Fentry);
+        plan.lacks.push(Lack {
+            feature: &FEATURES[0],
+            members: vec!["task_struct.cred".into()],
+        });
+        assert_eq!(
+            Watching::new(&Service::named("a"), None, &plan).cannot_see,
+            ["the user of a process: this kernel has no task_struct.cred"]
+        );
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Forks, execs and the ways to end.
 
-use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -52,6 +58,37 @@ pub(super) fn idle() -> ! {
     }
 }
 
+/// A grandchild in a session of its own whose parent has ended.
+pub(super) fn fork_away(sockets: &mut Sockets) -> Result<Pid> {
+    let (from, to) = nix::unistd::pipe()?;
+    match fork_here()? {
+        Some(child) => {
+            let mut pid = [0; 4];
+            drop(to);
+            fs::File::from(from).read_exact(&mut pid)?;
+            nix::sys::wait::waitpid(child, None)?;
+            Ok(Pid::from_raw(i32::from_ne_bytes(pid)))
+        }
+        None => {
+            setsid()?;
+            if fork_here()?.is_some() {
+                leave(0);
+            }
+            sockets.close_all();
+            fs::File::from(to).write_all(&std::process::id().to_ne_bytes())?;
+            idle()
+        }
+    }
+}
+
+/// The process lives on in another thread.
+pub(super) fn end_first_thread() -> ! {
+    std::thread::spawn(|| idle());
+    // SAFETY: ends this thread only; nothing on its stack is used by the other one.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    leave(1)
+}
+
 pub(super) fn write_pid_file(path: &Path, text: &str) -> Result<()> {
     fs::write(path, format!("{text}\n")).with_context(|| format!("write {}", path.display()))
 }
@@ -68,6 +105,16 @@ pub(super) fn exec(sockets: &Sockets, pid_file: Option<&Path>) -> Result<()> {
         command.arg("--pid-file").arg(path);
     }
     Err(command.exec()).context("exec")
+}
+
+/// Starts cat(1), which runs when this returns, and ends with us.
+pub(super) fn fork_exec() -> Result<u32> {
+    let mut command = Command::new("cat");
+    // A pipe of its own: the lines on our standard input are for us.
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().context("run cat")?;
+    std::mem::forget(child.stdin.take());
+    Ok(child.id())
 }
 
 pub(super) fn die_with_parent(signal: Signal) -> Result<()> {

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{bless, build_ebpf, child, workspace};
+use crate::{bless, build_ebpf, child, vm, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -23,6 +23,12 @@ pub(crate) enum Lane {
     Replay,
     /// Real daemons on the running kernel (needs root)
     E2e,
+    /// The tests of what the kernel tells, on Debian's kernels under emulation
+    Kernels,
+    /// The tests of units, in a Debian with systemd under emulation (needs root)
+    Systemd,
+    /// The tests of what the kernel tells, on a kernel for 64-bit ARM under emulation
+    Arm64,
 }
 
 /// The crate of the tests that need more than a compiler.
@@ -41,6 +47,9 @@ impl fmt::Display for Lane {
             Self::Ebpf => "ebpf",
             Self::Replay => "replay",
             Self::E2e => "e2e",
+            Self::Kernels => "kernels",
+            Self::Systemd => "systemd",
+            Self::Arm64 => "arm64",
         })
     }
 }
@@ -48,13 +57,22 @@ impl fmt::Display for Lane {
 impl Lane {
     /// Whether it counts tests, and a filter means something.
     pub(crate) fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::Replay | Self::E2e)
+        matches!(self, Self::Unit | Self::Replay | Self::E2e) || !self.is_quick()
+    }
+
+    /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot.
+    pub(crate) fn is_quick(self) -> bool {
+        !matches!(self, Self::Kernels | Self::Systemd | Self::Arm64)
     }
 
     /// Why it can't run here, where that is no failure.
     pub(crate) fn cannot_run(self) -> Option<String> {
-        (self == Self::E2e && !geteuid().is_root())
-            .then(|| "it loads eBPF programs and needs root".to_owned())
+        let needs = match self {
+            Self::E2e => "it loads eBPF programs",
+            Self::Systemd => "it makes a Debian with debootstrap",
+            _ => return None,
+        };
+        (!geteuid().is_root()).then(|| format!("{needs} and needs root"))
     }
 
     /// For each child; a test has its own, shorter limits.
@@ -62,7 +80,7 @@ impl Lane {
         let minutes = match self {
             Self::Format => 5,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
-            Self::E2e => 60,
+            Self::E2e | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -122,6 +140,9 @@ impl Lane {
                 cargo.args(filter).args(["--", E2E_THREADS]);
                 self.tests(&mut cargo, filter, tally)
             }
+            Self::Kernels => vm::all(filter, |report| tally.add(counted(report))),
+            Self::Systemd => vm::systemd(&machine(filter), |report| tally.add(counted(report))),
+            Self::Arm64 => vm::arm64(&machine(filter), |report| tally.add(counted(report))),
         }
     }
 
@@ -136,6 +157,21 @@ impl Lane {
         // With a filter the tests may be another lane's.
         ensure!(filter.is_some() || tally.ran() > 0, "no test ran");
         Ok(())
+    }
+}
+
+fn machine(filter: Option<&str>) -> vm::Args {
+    vm::Args {
+        filter: filter.map(str::to_owned),
+        ..vm::Args::default()
+    }
+}
+
+fn counted(report: &vm::Report) -> Tally {
+    Tally {
+        passed: report.passed.len() as u64,
+        failed: report.failed.len() as u64,
+        ignored: 0,
     }
 }
 
