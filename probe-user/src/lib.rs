@@ -1,6 +1,7 @@
 //! probe: the truth about the daemons on a Linux host. See `ARCHITECTURE.md` for where things are.
 
 pub mod address;
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod discover;
@@ -13,4 +14,5 @@ pub mod report;
 pub mod runtime;
 pub mod signal;
 pub mod sources;
+pub mod stream;
 pub mod trace;

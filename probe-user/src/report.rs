@@ -4,6 +4,7 @@ mod escape;
 pub mod filter;
 mod human;
 mod json;
+mod numbered;
 mod watching;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+pub(crate) use self::numbered::numbered;
 pub use self::{
     filter::{Filter, KindName, LineType},
     watching::{BlindSpot, Watching, blind_spots},
