@@ -13,7 +13,9 @@ impl Pauses {
     /// The pause after `failed` attempts in a row (at least one), without jitter.
     pub fn after(&self, failed: u32) -> Duration {
         let doublings = failed.saturating_sub(1).min(32);
-        self.first.saturating_mul(1 << doublings.min(31)).min(self.longest)
+        self.first
+            .saturating_mul(1 << doublings.min(31))
+            .min(self.longest)
     }
 
     /// The same, up to a quarter shorter or longer. `random` is at least 0 and below 1.

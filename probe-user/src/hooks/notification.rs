@@ -183,8 +183,5 @@ pub(super) fn rfc3339(ns: i64) -> String {
 
 /// The host's name, as the kernel knows it.
 pub(super) fn host() -> String {
-    nix::sys::utsname::uname().map_or_else(
-        |_| String::new(),
-        |u| u.nodename().to_string_lossy().into_owned(),
-    )
+    nix::sys::utsname::uname().map_or_else(|_| String::new(), |u| u.nodename().to_string_lossy().into_owned())
 }

@@ -299,7 +299,10 @@ impl Router {
             group.wake(until);
             return true;
         }
-        let held = group.held.take().filter(|_| group.told.is_none() && group.is_over());
+        let held = group
+            .held
+            .take()
+            .filter(|_| group.told.is_none() && group.is_over());
         match held {
             Some(Held::Silence) => {
                 self.decided.silenced += 1;
@@ -335,10 +338,18 @@ impl Router {
         for (state, told_as, mut alerts) in steps {
             if self.rule.each && state == State::Resolved {
                 // Told as over, it would end for the receiver what looks the same and goes on.
-                let others = self.groups.values().chain([&*group]).flat_map(|g| g.members.values());
-                let open: Vec<&Alert> = others.map(|m| &m.alert).filter(|a| a.ended_ns.is_none()).collect();
+                let others = self
+                    .groups
+                    .values()
+                    .chain([&*group])
+                    .flat_map(|g| g.members.values());
+                let open: Vec<&Alert> = others
+                    .map(|m| &m.alert)
+                    .filter(|a| a.ended_ns.is_none())
+                    .collect();
                 alerts.retain(|a| {
-                    let same = |o: &&&Alert| o.is_about(&a.finding) && o.finding.severity == a.finding.severity;
+                    let same =
+                        |o: &&&Alert| o.is_about(&a.finding) && o.finding.severity == a.finding.severity;
                     !open.iter().any(|o| same(&o))
                 });
             }

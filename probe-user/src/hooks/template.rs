@@ -60,9 +60,13 @@ impl FromStr for Template {
 
     fn from_str(text: &str) -> Result<Self, TemplateError> {
         if text.contains('\0') {
-            return Err(TemplateError::Zero { text: text.to_owned() });
+            return Err(TemplateError::Zero {
+                text: text.to_owned(),
+            });
         }
-        let brace = || TemplateError::Brace { text: text.to_owned() };
+        let brace = || TemplateError::Brace {
+            text: text.to_owned(),
+        };
         let mut parts = vec![Part::Text(String::new())];
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
@@ -157,16 +161,25 @@ mod tests {
     #[test]
     fn a_value_stays_inside_its_argument() {
         assert_eq!(fill("{service}", ""), "annad");
-        assert_eq!(fill("{kind}/{severity}: {summary}", "a b\tc"), "stale-socket/critical: a b\\tc");
+        assert_eq!(
+            fill("{kind}/{severity}: {summary}", "a b\tc"),
+            "stale-socket/critical: a b\\tc"
+        );
         assert_eq!(fill("{{{service}}}", ""), "{annad}");
-        assert_eq!(fill("--text={summary}", "-x \"$(rm -rf /)\""), "--text=-x \"$(rm -rf /)\"");
+        assert_eq!(
+            fill("--text={summary}", "-x \"$(rm -rf /)\""),
+            "--text=-x \"$(rm -rf /)\""
+        );
         assert_eq!(fill("{summary}", "a\0b\nc\x1b[2J"), "a\\x00b\\nc\\x1b[2J");
     }
 
     #[test]
     fn a_value_never_becomes_an_option() {
         assert_eq!(fill("{summary}", "-rf (5) was killed"), " -rf (5) was killed");
-        assert_eq!(fill("{resolution}{summary}", "--output=/etc/passwd"), " --output=/etc/passwd");
+        assert_eq!(
+            fill("{resolution}{summary}", "--output=/etc/passwd"),
+            " --output=/etc/passwd"
+        );
         // What the configuration itself says stays as it is.
         assert_eq!(fill("-{summary}", "v"), "-v");
     }
@@ -180,11 +193,26 @@ mod tests {
     #[test]
     fn what_is_no_template_is_refused() {
         for (text, expected) in [
-            ("{servce}", "unknown placeholder {servce}, did you mean {service}?"),
-            ("{}", "unknown placeholder {}, expected one of service, kind, severity, state, id, subject, summary, cause, resolution, count, hook"),
-            ("a}b", "\"a}b\" has a brace without its other one; a brace itself is written twice: {{ or }}"),
-            ("{service", "\"{service\" has a brace without its other one; a brace itself is written twice: {{ or }}"),
-            ("{a{b}}", "\"{a{b}}\" has a brace without its other one; a brace itself is written twice: {{ or }}"),
+            (
+                "{servce}",
+                "unknown placeholder {servce}, did you mean {service}?",
+            ),
+            (
+                "{}",
+                "unknown placeholder {}, expected one of service, kind, severity, state, id, subject, summary, cause, resolution, count, hook",
+            ),
+            (
+                "a}b",
+                "\"a}b\" has a brace without its other one; a brace itself is written twice: {{ or }}",
+            ),
+            (
+                "{service",
+                "\"{service\" has a brace without its other one; a brace itself is written twice: {{ or }}",
+            ),
+            (
+                "{a{b}}",
+                "\"{a{b}}\" has a brace without its other one; a brace itself is written twice: {{ or }}",
+            ),
             ("a\0", "\"a\\0\" contains a zero byte, which no argument can"),
         ] {
             assert_eq!(text.parse::<Template>().unwrap_err().to_string(), expected);

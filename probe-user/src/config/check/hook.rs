@@ -27,7 +27,10 @@ pub(super) fn check(c: &mut Check, h: &Hook, config: &Config, complete: bool) {
         c.here("a hook needs `on` with kinds of findings, `severity`, or `gave_up = true`");
     }
     if h.states.is_empty() {
-        c.key("states", "`states` must name what is told: opened, escalated, resolved");
+        c.key(
+            "states",
+            "`states` must name what is told: opened, escalated, resolved",
+        );
     }
     c.program("exec", h.exec.as_ref());
     c.within("exec", |c| argv(c, h.exec.as_deref().unwrap_or_default()));

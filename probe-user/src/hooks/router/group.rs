@@ -112,7 +112,10 @@ impl Group {
         for member in self.members.values_mut() {
             if member.is_fresh() {
                 // The receiver knows alerts by their labels, and the severity is one of them.
-                if let Some(told) = member.told.filter(|t| t.severity != member.alert.finding.severity) {
+                if let Some(told) = member
+                    .told
+                    .filter(|t| t.severity != member.alert.finding.severity)
+                {
                     let mut was = member.alert.clone();
                     was.finding.severity = told.severity;
                     was.ended_ns = was.ended_ns.or(Some(wall_ns));

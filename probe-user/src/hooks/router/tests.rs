@@ -100,7 +100,10 @@ fn findings_of_one_cause_are_one_notification() {
     assert!(w.pass(Duration::from_millis(999)).is_empty(), "more may come");
     let file = w.open("3", Kind::StalePidFile, "kill");
     let other = w.open("4", Kind::SlowStop, "stop");
-    assert_eq!(w.pass(Duration::from_millis(1)), ["opened crashed+stale-socket+stale-pid-file"]);
+    assert_eq!(
+        w.pass(Duration::from_millis(1)),
+        ["opened crashed+stale-socket+stale-pid-file"]
+    );
     assert_eq!(w.pass(s(9)), ["opened slow-stop"]);
     // What comes later and is no worse is part of the same.
     let late = w.open("5", Kind::NotListening, "kill");
@@ -242,11 +245,22 @@ fn after_waits_until_it_keeps_happening() {
     let none: Vec<String> = Vec::new();
     assert_eq!(crash(&mut w, 1), (none.clone(), none.clone()));
     w.pass(s(601));
-    assert_eq!(crash(&mut w, 2), (none.clone(), none.clone()), "the first is too long ago");
+    assert_eq!(
+        crash(&mut w, 2),
+        (none.clone(), none.clone()),
+        "the first is too long ago"
+    );
     w.open("x", Kind::StaleSocket, "x");
-    assert_eq!(crash(&mut w, 3), (none.clone(), none.clone()), "another kind does not count");
+    assert_eq!(
+        crash(&mut w, 3),
+        (none.clone(), none.clone()),
+        "another kind does not count"
+    );
     let (opened, resolved) = crash(&mut w, 4);
-    assert_eq!((opened[0].as_str(), resolved[0].as_str()), ("opened crashed", "resolved crashed"));
+    assert_eq!(
+        (opened[0].as_str(), resolved[0].as_str()),
+        ("opened crashed", "resolved crashed")
+    );
     assert_eq!(crash(&mut w, 5), (none.clone(), none), "counting begins anew");
     assert_eq!(w.router.followed.len(), 1);
 }
@@ -267,7 +281,10 @@ fn too_much_waits_and_is_left_out_when_it_is_over() {
         w.now = w.now + s(10);
         w.router.due(&NoSilences, w.now)
     };
-    assert_eq!(due.iter().map(words).collect::<Vec<_>>(), ["opened stale-socket"; 2]);
+    assert_eq!(
+        due.iter().map(words).collect::<Vec<_>>(),
+        ["opened stale-socket"; 2]
+    );
     assert_eq!(due[0].suppressed, 1, "it says that something was left out");
     assert_eq!(w.router.decided().limited, 1);
     assert!(w.router.deadline().is_none());
@@ -307,13 +324,20 @@ fn what_was_told_before_a_restart_is_not_told_again() {
     };
     w.router.take(&gone, w.now);
     assert_eq!(w.pass(s(2)).len(), 2);
-    let kept: Vec<Kept> = w.router.take_changed().into_iter().filter_map(|(_, k)| k).collect();
+    let kept: Vec<Kept> = w
+        .router
+        .take_changed()
+        .into_iter()
+        .filter_map(|(_, k)| k)
+        .collect();
     assert_eq!(kept.len(), 2);
     let text = serde_json::to_string(&kept).unwrap();
 
     let mut after = World::new("severity = \"critical\"");
     after.now = Nanos(5_000_000_000);
-    after.router.inherit(serde_json::from_str(&text).unwrap(), after.now);
+    after
+        .router
+        .inherit(serde_json::from_str(&text).unwrap(), after.now);
     // Found again, it has another id, and another cause.
     let again = after.open("9", Kind::StaleSocket, "z");
     assert!(after.pass(s(10)).is_empty());
@@ -324,7 +348,11 @@ fn what_was_told_before_a_restart_is_not_told_again() {
     let due = after.router.due(&NoSilences, after.now);
     assert_eq!(due.len(), 1);
     let alert = due[0].main();
-    assert_eq!(alert.started_ns, told.at.0 as i64 + WALL, "it began when it began");
+    assert_eq!(
+        alert.started_ns,
+        told.at.0 as i64 + WALL,
+        "it began when it began"
+    );
     assert_eq!(alert.ended_ns, Some(after.now.0 as i64 + WALL));
     let changed = after.router.take_changed();
     assert!(changed.iter().all(|(_, kept)| kept.is_none()), "{changed:?}");
@@ -377,7 +405,11 @@ fn an_alertmanager_knows_alerts_by_their_labels() {
         due.iter().map(words).collect::<Vec<_>>(),
         ["escalated stale-heartbeat", "resolved stale-heartbeat"]
     );
-    assert_eq!(due[1].main().finding.severity, Severity::Warning, "the old alert ends");
+    assert_eq!(
+        due[1].main().finding.severity,
+        Severity::Warning,
+        "the old alert ends"
+    );
     assert!(due[1].main().ended_ns.is_some() && due[0].main().ended_ns.is_none());
 
     // Two ends of one service look the same to it: the first one's end must not end the other's alert.

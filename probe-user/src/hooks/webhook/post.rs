@@ -46,7 +46,11 @@ pub enum PostError {
     #[error("timeout ({phase}) after {limit:?}")]
     Timeout { phase: Phase, limit: Duration },
     #[error("cannot connect to {host}:{port}: {source}")]
-    Connect { host: String, port: u16, source: io::Error },
+    Connect {
+        host: String,
+        port: u16,
+        source: io::Error,
+    },
     #[error("the connection broke before the answer came: {0}")]
     Broken(#[from] hyper::Error),
     #[error("the server answered {status}{}{}", if text.is_empty() { "" } else { ": " }, text)]
