@@ -102,10 +102,15 @@ fn it_becomes_the_user_with_the_users_groups() {
         eprintln!("skipped: needs root");
         return;
     }
+    // A group of probe's own that must not go with it.
+    let own = nix::unistd::getgroups().unwrap();
+    let adm = nix::unistd::Gid::from_raw(4);
+    nix::unistd::setgroups(&[adm]).unwrap();
     let ran = run(Run {
         user: Some("nobody".into()),
         ..script("id -u; id -g; id -G; echo $HOME $USER $LOGNAME")
     });
+    nix::unistd::setgroups(&own).unwrap();
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     let expected = format!(
         "{0}\\n{1}\\n{1}\\n{2} nobody nobody",
