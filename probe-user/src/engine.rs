@@ -25,6 +25,7 @@ mod look;
 pub mod membership;
 mod pid_file;
 mod process;
+mod reload;
 mod rules;
 mod show;
 mod signal;
@@ -35,6 +36,7 @@ mod state;
 mod tests;
 mod unit;
 mod verdict;
+pub mod view;
 
 pub use finding::Effect;
 use ledger::AddressLedger;
@@ -176,6 +178,12 @@ impl Engine {
             What::Heartbeat { service, beat } => self.on_heartbeat(&service, beat),
             What::Snapshot(snapshot) => self.on_snapshot(snapshot),
             What::Lost { source, count } => self.on_lost(source, count),
+            What::Reload { config, exes } => self.on_reload(*config, &exes),
+            What::Remembered {
+                service,
+                generation,
+                main,
+            } => self.on_remembered(&service, generation, main),
             What::Timer => {}
         }
         self.run_timers();

@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod decode;
 pub mod facts;
+pub mod features;
 mod iterators;
 mod load;
 mod maps;

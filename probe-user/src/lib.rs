@@ -7,12 +7,15 @@ pub mod config;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod history;
 pub mod hooks;
 pub mod kernel;
+pub mod metrics;
 pub mod report;
 
 pub mod runtime;
 pub mod signal;
+pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;

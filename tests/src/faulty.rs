@@ -16,6 +16,7 @@ mod serve;
 mod signals;
 mod sockets;
 mod storm;
+mod uring;
 
 use clap::Parser;
 

@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn chosen(lane: Lane, args: &Args) -> bool {
     if args.only.is_empty() {
-        args.filter.is_none() || lane.has_tests()
+        args.filter.is_none() || lane.has_tests() && lane.is_quick()
     } else {
         args.only.contains(&lane)
     }

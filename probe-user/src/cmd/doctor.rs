@@ -24,7 +24,7 @@ struct Report {
     /// Why nothing could be loaded at all.
     problem: Option<String>,
     /// What the attached hooks never see.
-    cannot_see: Vec<&'static str>,
+    cannot_see: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,7 +70,12 @@ fn gather(tier: Option<Tier>) -> Report {
     let facts = match Kernel::load(&options) {
         Ok(kernel) => {
             report.hooks = kernel.plan().hooks.iter().map(row).collect();
-            report.cannot_see = blind_spots(kernel.plan()).map(|b| b.what).collect();
+            let plan = kernel.plan();
+            let lacks = plan.lacks.iter().map(ToString::to_string);
+            report.cannot_see = blind_spots(plan)
+                .map(|b| b.what.to_owned())
+                .chain(lacks)
+                .collect();
             kernel.facts().clone()
         }
         Err(e) => {
@@ -223,7 +228,7 @@ mod tests {
             ],
             hooks: vec![exit, hook],
             problem: None,
-            cannot_see: vec!["binds that fail"],
+            cannot_see: vec!["binds that fail".into()],
         };
         let mut out = Vec::new();
         print(&mut out, &report).unwrap();

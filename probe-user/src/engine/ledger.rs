@@ -147,6 +147,13 @@ impl AddressLedger {
         self.live.values().any(|e| self.leads_to(&e.socket))
     }
 
+    /// Of a listener that was shut down and is still open: the event that told of its end.
+    pub(super) fn end_told(&self, id: SocketId) -> Option<u64> {
+        let e = self.live.get(&id)?;
+        let is_it = |d: &&Dead| e.socket.state == SocketState::ShutDown && d.inode == e.socket.inode;
+        self.dead.iter().rev().find(is_it).map(|d| d.seq)
+    }
+
     pub(super) fn bury(&mut self, id: SocketId, at: Nanos, seq: u64) {
         let Some(e) = self.live.remove(&id) else { return };
         // A socket that was shut down can listen again.

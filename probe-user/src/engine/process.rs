@@ -360,7 +360,10 @@ impl Engine {
         if !counts || service.generation_instance == Some(instance) && !anew {
             return;
         }
-        service.generation += 1;
+        // It is the one that an earlier run of probe has counted.
+        if service.remembered.take() != Some(process.id) {
+            service.generation += 1;
+        }
         service.deaths.retain(|d| !d.was_main || d.at >= process.start);
         service.generation_instance = Some(instance);
         service.ready = false;

@@ -412,6 +412,12 @@ impl Engine {
             .get(&id)
             .and_then(|e| e.socket.holders.first())
             .map(|h| h.process);
+        if let Some(told) = ledger.end_told(id) {
+            ledger.bury(id, at, told);
+            let services = ledger.services.clone();
+            self.touched.extend(services);
+            return;
+        }
         ledger.bury(id, at, seq);
         self.show_close(address, holder, seq);
     }

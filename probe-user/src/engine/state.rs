@@ -240,6 +240,8 @@ pub(super) struct ServiceState {
     pub(super) main: Option<Main>,
     /// Lives of the main process so far.
     pub(super) generation: u64,
+    /// The main process of `generation` as an earlier run of probe knew it, until one begins to count here.
+    pub(super) remembered: Option<ProcId>,
     /// The instance that the current generation belongs to, also after its main process ended.
     pub(super) generation_instance: Option<u32>,
     /// All declared addresses have been served in this generation.
@@ -285,6 +287,7 @@ impl ServiceState {
             next_instance: 0,
             main: None,
             generation: 0,
+            remembered: None,
             generation_instance: None,
             ready: false,
             last_end: None,

@@ -178,7 +178,9 @@ impl ServiceState {
         };
         self.unconfirmed.clear();
         end.was_main = true;
-        self.generation += 1;
+        if self.remembered.take() != Some(end.process.id) {
+            self.generation += 1;
+        }
         self.generation_instance = None;
         self.ready = false;
         if is_a_death(&end, &self.decl.signals.handled) {

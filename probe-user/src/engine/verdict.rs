@@ -126,7 +126,7 @@ impl Engine {
             .extend(out.into_iter().map(|f| Effect::Find(Box::new(f))));
     }
 
-    fn finding(
+    pub(super) fn finding(
         &self,
         service: &str,
         c: &Condition,

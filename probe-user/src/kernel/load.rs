@@ -11,6 +11,7 @@ use probe_abi::Offsets;
 use super::{
     btf::{self, BtfError},
     facts::{Availability, Facts},
+    features::lacks,
     maps::MapsError,
     offsets::{VMLINUX, offsets, settings},
     plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle},
@@ -188,7 +189,10 @@ fn attach_all(
     types: &Btf,
     tier: Option<Tier>,
 ) -> Result<Plan, LoadError> {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        hooks: Vec::new(),
+        lacks: lacks(offsets),
+    };
     for hook in &HOOKS {
         let mut planned = Planned {
             hook,

@@ -6,6 +6,7 @@ use probe_abi::Offsets;
 
 use super::{
     facts::{Availability, Facts},
+    features::Lack,
     offsets::missing,
 };
 
@@ -92,7 +93,7 @@ impl Hook {
     }
 }
 
-const IDENTITY: [&str; 5] = [
+pub(super) const IDENTITY: [&str; 5] = [
     "task_tgid",
     "task_start_boottime",
     "task_group_leader",
@@ -379,6 +380,8 @@ impl Planned {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     pub hooks: Vec<Planned>,
+    /// What no hook tells here, because this kernel lacks members of its structures.
+    pub lacks: Vec<Lack>,
 }
 
 impl Plan {
@@ -555,6 +558,7 @@ mod tests {
         };
         let all = |tier| Plan {
             hooks: HOOKS.iter().map(|h| planned(h, tier)).collect(),
+            lacks: Vec::new(),
         };
         assert_eq!(all(Tier::Tracepoint).tiers()["inet_socket"], "tracepoint");
         let mut plan = all(Tier::Fentry);

@@ -34,6 +34,7 @@ impl Watching {
             cannot_see: blind_spots(plan)
                 .filter(|b| (b.concerns)(service))
                 .map(|b| b.what.to_owned())
+                .chain(plan.lacks.iter().map(ToString::to_string))
                 .collect(),
         }
     }
@@ -106,7 +107,10 @@ fn has_unix(s: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::plan::{HOOKS, Planned};
+    use crate::kernel::{
+        features::{FEATURES, Lack},
+        plan::{HOOKS, Planned},
+    };
 
     fn plan(tier: Tier) -> Plan {
         let planned = |hook| Planned {
@@ -116,6 +120,7 @@ mod tests {
         };
         Plan {
             hooks: HOOKS.iter().map(planned).collect(),
+            lacks: Vec::new(),
         }
     }
 
@@ -140,6 +145,19 @@ mod tests {
         service.pid_file = Some("/run/a.pid".into());
         assert_eq!(cannot_see(&service, Tier::Tracepoint).len(), BLIND_SPOTS.len());
         assert_eq!(cannot_see(&service, Tier::Fentry).len(), 1);
+    }
+
+    #[test]
+    fn what_the_kernel_has_no_members_for_is_said_to_every_service() {
+        let mut plan = plan(Tier::Fentry);
+        plan.lacks.push(Lack {
+            feature: &FEATURES[0],
+            members: vec!["task_struct.cred".into()],
+        });
+        assert_eq!(
+            Watching::new(&Service::named("a"), None, &plan).cannot_see,
+            ["the user of a process: this kernel has no task_struct.cred"]
+        );
     }
 
     #[test]

@@ -8,13 +8,14 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{heartbeat, lifecycle, memory, options, say, serve::Daemon};
+use super::{heartbeat, lifecycle, memory, options, say, serve::Daemon, sockets::Sockets};
 
 pub(super) const HELP: &str = "\
 Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp:IP:PORT; words are split at blanks):
   bind ADDRESS       bind, do not listen
   listen ADDRESS     listen; binds first where that was not done
   close ADDRESS      close the socket
+  io_uring           from now on bind and listen through io_uring
   shutdown ADDRESS   shut the socket down, keep it open
   rebind ADDRESS     unlink the socket file, bind and listen there anew, close the old socket
   unlink PATH        remove a file
@@ -27,6 +28,8 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   fork-bound         the same for one that gets SIGTERM when its parent dies
   hand-over          fork a child that goes on with everything, exit 0; the child says its pid
   exec               exec itself, keeping the listeners; says `ready …` again
+  exec-anew          exec itself, the listeners close by that; says `ready …` again
+  fork-exec          start cat(1): the child's copies of the listeners close by its exec; says its pid
   raise SIGNAL [N]   raise it, N times
   die SIGNAL         end by the signal's default action
   alloc MIB          take memory and keep it
@@ -65,6 +68,7 @@ impl Daemon {
         match words[..] {
             ["bind", address] => self.sockets.bind(address),
             ["listen", address] => self.sockets.listen(address),
+            ["io_uring"] => self.sockets.through_io_uring().and(nothing),
             ["rebind", address] => self.sockets.rebind(address),
             ["close", address] => self.sockets.close(address).and(nothing),
             ["shutdown", address] => self.sockets.shutdown(address).and(nothing),
@@ -94,6 +98,8 @@ impl Daemon {
                 self.write_pid_file()?;
                 Ok(std::process::id().to_string())
             }
+            ["exec-anew"] => lifecycle::exec(&Sockets::new(false), self.pid_file.as_deref()).and(nothing),
+            ["fork-exec"] => Ok(lifecycle::fork_exec()?.to_string()),
             ["exec"] => lifecycle::exec(&self.sockets, self.pid_file.as_deref()).and(nothing),
             ["raise", name] => self.raise(options::signal(name)?, 1).and(nothing),
             ["raise", name, n] => self

@@ -1,6 +1,11 @@
 //! Forks, execs and the ways to end.
 
-use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -68,6 +73,16 @@ pub(super) fn exec(sockets: &Sockets, pid_file: Option<&Path>) -> Result<()> {
         command.arg("--pid-file").arg(path);
     }
     Err(command.exec()).context("exec")
+}
+
+/// Starts cat(1), which runs when this returns, and ends with us.
+pub(super) fn fork_exec() -> Result<u32> {
+    let mut command = Command::new("cat");
+    // A pipe of its own: the lines on our standard input are for us.
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().context("run cat")?;
+    std::mem::forget(child.stdin.take());
+    Ok(child.id())
 }
 
 pub(super) fn die_with_parent(signal: Signal) -> Result<()> {

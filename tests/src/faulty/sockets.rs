@@ -22,11 +22,16 @@ use nix::{
     },
 };
 
+use super::uring::Uring;
+
+const BACKLOG: i32 = 16;
+
 /// Open sockets under the address that each was bound to.
 #[derive(Debug)]
 pub(super) struct Sockets {
     open: Vec<(String, OwnedFd)>,
     reuse_port: bool,
+    uring: Option<Uring>,
     /// Where other processes pass sockets to.
     gifts: Option<UnixDatagram>,
 }
@@ -36,8 +41,15 @@ impl Sockets {
         Self {
             open: Vec::new(),
             reuse_port,
+            uring: None,
             gifts: None,
         }
+    }
+
+    /// From now on io_uring binds and listens.
+    pub(super) fn through_io_uring(&mut self) -> Result<()> {
+        self.uring = Some(Uring::new()?);
+        Ok(())
     }
 
     /// Binds `unix:PATH`, `unix:@NAME`, `tcp:IP:PORT` or `udp:IP:PORT`. Returns the address with the port that it got.
@@ -76,7 +88,7 @@ impl Sockets {
         Ok(bound)
     }
 
-    fn bound(&self, family: AddressFamily, kind: SockType, to: &dyn SockaddrLike) -> Result<OwnedFd> {
+    fn bound(&mut self, family: AddressFamily, kind: SockType, to: &dyn SockaddrLike) -> Result<OwnedFd> {
         let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
         if family != AddressFamily::Unix {
             if kind == SockType::Stream {
@@ -84,7 +96,10 @@ impl Sockets {
             }
             setsockopt(&fd, sockopt::ReusePort, &self.reuse_port)?;
         }
-        bind(fd.as_raw_fd(), to)?;
+        match &mut self.uring {
+            Some(uring) => uring.bind(&fd, to)?,
+            None => bind(fd.as_raw_fd(), to)?,
+        }
         Ok(fd)
     }
 
@@ -95,7 +110,12 @@ impl Sockets {
             None => self.bind(address)?,
         };
         if !bound.starts_with("udp:") {
-            listen(self.find(&bound).context("just bound")?, Backlog::new(16)?)?;
+            let at = self.open.iter().position(|(a, _)| *a == bound);
+            let (_, fd) = &self.open[at.context("just bound")?];
+            match &mut self.uring {
+                Some(uring) => uring.listen(fd, BACKLOG)?,
+                None => listen(fd, Backlog::new(BACKLOG)?)?,
+            }
         }
         Ok(bound)
     }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{bless, build_ebpf, child, workspace};
+use crate::{bless, build_ebpf, child, vm, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -23,6 +23,8 @@ pub(crate) enum Lane {
     Replay,
     /// Real daemons on the running kernel (needs root)
     E2e,
+    /// The tests of what the kernel tells, on Debian's kernels under emulation
+    Kernels,
 }
 
 /// The crate of the tests that need more than a compiler.
@@ -41,6 +43,7 @@ impl fmt::Display for Lane {
             Self::Ebpf => "ebpf",
             Self::Replay => "replay",
             Self::E2e => "e2e",
+            Self::Kernels => "kernels",
         })
     }
 }
@@ -48,7 +51,12 @@ impl fmt::Display for Lane {
 impl Lane {
     /// Whether it counts tests, and a filter means something.
     pub(crate) fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::Replay | Self::E2e)
+        matches!(self, Self::Unit | Self::Replay | Self::E2e | Self::Kernels)
+    }
+
+    /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot.
+    pub(crate) fn is_quick(self) -> bool {
+        self != Self::Kernels
     }
 
     /// Why it can't run here, where that is no failure.
@@ -62,7 +70,7 @@ impl Lane {
         let minutes = match self {
             Self::Format => 5,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
-            Self::E2e => 60,
+            Self::E2e | Self::Kernels => 60,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -122,6 +130,13 @@ impl Lane {
                 cargo.args(filter).args(["--", E2E_THREADS]);
                 self.tests(&mut cargo, filter, tally)
             }
+            Self::Kernels => vm::all(filter, |report| {
+                tally.add(Tally {
+                    passed: report.passed.len() as u64,
+                    failed: report.failed.len() as u64,
+                    ignored: 0,
+                });
+            }),
         }
     }
 

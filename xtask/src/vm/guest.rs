@@ -11,12 +11,14 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{Tier, archive::Archive, kernel::Kernel};
+use super::{Job, Work, archive::Archive};
 use crate::{child, workspace};
 
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 1] = ["kernel_sockets"];
+const TESTS: [&str; 3] = ["kernel_sockets", "kernel_holders", "kernel_tiers"];
+/// The one that counts instructions.
+const COST: &str = "kernel_cost";
 /// How long a test waits for anything, in seconds: emulation is slow.
 const PATIENCE: u32 = 90;
 
@@ -48,7 +50,7 @@ pub(super) fn build(filter: Option<&str>) -> anyhow::Result<Guest> {
         "--bins",
         "--message-format=json",
     ]);
-    for test in TESTS {
+    for test in TESTS.iter().chain([&COST]) {
         cargo.args(["--test", test]);
     }
     println!("$ {}", child::describe(&cargo));
@@ -62,6 +64,7 @@ pub(super) fn build(filter: Option<&str>) -> anyhow::Result<Guest> {
     };
     let tests = TESTS
         .iter()
+        .chain([&COST])
         .map(|name| Ok(((*name).to_owned(), strip(&executable(&messages, name)?, name)?)))
         .collect::<anyhow::Result<_>>()?;
     Ok(Guest {
@@ -96,7 +99,7 @@ fn find(program: &str) -> anyhow::Result<PathBuf> {
 
 impl Guest {
     /// Writes the initial file system for one kernel and one tier.
-    pub(super) fn write(&self, to: &Path, kernel: &Kernel, tier: Tier) -> anyhow::Result<()> {
+    pub(super) fn write(&self, to: &Path, job: &Job<'_>) -> anyhow::Result<()> {
         let mut archive = Archive::new(BufWriter::new(File::create(to)?));
         for directory in [
             "proc", "sys", "dev", "tmp", "run", "etc", "root", "var", "usr/bin",
@@ -107,13 +110,11 @@ impl Guest {
         archive.link("usr/bin/kill", "/bin/busybox")?;
         let mut libraries = BTreeSet::new();
         let mut programs = vec![("t/probe", &self.probe), ("t/faulty", &self.faulty)];
-        let tests: Vec<String> = self.tests.iter().map(|(n, _)| format!("t/deps/{n}")).collect();
-        programs.extend(
-            tests
-                .iter()
-                .map(String::as_str)
-                .zip(self.tests.iter().map(|(_, p)| p)),
-        );
+        let tests: Vec<(String, &PathBuf)> = self
+            .tests(job.work)
+            .map(|(name, path)| (format!("t/deps/{name}"), path))
+            .collect();
+        programs.extend(tests.iter().map(|(name, path)| (name.as_str(), *path)));
         for (path, from) in programs {
             archive.copy(path, from)?;
             libraries.extend(needs(from)?);
@@ -122,18 +123,29 @@ impl Guest {
             let path = library.to_str().context("a library's path is no text")?;
             archive.copy(path.trim_start_matches('/'), library)?;
         }
-        for (number, module) in kernel.modules.iter().enumerate() {
+        for (number, module) in job.kernel.modules.iter().enumerate() {
             archive.copy(&format!("modules/{number}.ko"), module)?;
         }
         archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")?;
-        archive.file("init", self.init(tier).as_bytes())?;
+        archive.file("init", self.init(job).as_bytes())?;
         archive.finish()?;
         Ok(())
     }
 
+    fn tests(&self, work: Work) -> impl Iterator<Item = &(String, PathBuf)> {
+        self.tests
+            .iter()
+            .filter(move |(name, _)| (name == COST) == (work == Work::Cost))
+    }
+
     /// The first process. Lines that begin with `VM-` are for [`super::machine`].
-    fn init(&self, tier: Tier) -> String {
-        let tests: Vec<&str> = self.tests.iter().map(|(name, _)| name.as_str()).collect();
+    fn init(&self, job: &Job<'_>) -> String {
+        let tests: Vec<&str> = self.tests(job.work).map(|(name, _)| name.as_str()).collect();
+        let tier = job.tier;
+        let icount = match job.work {
+            Work::Tests => "",
+            Work::Cost => "mkdir /apart; mount -t tmpfs apart /apart; export PROBE_TEST_ICOUNT=/apart",
+        };
         format!(
             "#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -151,12 +163,13 @@ ip link set lo up
 for m in /modules/*; do insmod $m; done
 echo 0 > /proc/sys/kernel/printk
 export PROBE_BIN=/t/probe PROBE_TEST_TIER={tier} PROBE_TEST_PATIENCE={PATIENCE} PROBE_TEST_FINDINGS=/tmp/findings
+{icount}
 echo VM-START $(uname -r)
 echo VM-DOCTOR $(/t/probe doctor --json --tier {tier})
 rc=0
 for t in {}; do
   echo VM-TEST $t
-  /t/deps/$t --test-threads=1 {} || rc=1
+  /t/deps/$t --test-threads=1 --show-output {} || rc=1
 done
 [ -e /tmp/findings ] && sed 's/^/VM-FINDINGS /' /tmp/findings
 echo VM-END $rc

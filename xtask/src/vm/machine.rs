@@ -1,15 +1,15 @@
 //! One boot of one kernel, and what its tests said.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use super::{
-    Tier,
-    guest::Guest,
-    kernel::{Kernel, Release},
-};
+use super::{Job, Tier, Work, guest::Guest, kernel::Release};
 use crate::child;
 
 /// For one boot with all tests, under emulation on a busy machine.
@@ -25,8 +25,29 @@ pub(crate) struct Report {
     pub(crate) doctor: Doctor,
     pub(crate) passed: Vec<String>,
     pub(crate) failed: Vec<String>,
-    /// What each test found, sorted, by the test's name.
-    pub(crate) findings: BTreeMap<String, String>,
+    /// What each test found, as `kind service`, by the test's name.
+    pub(crate) findings: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) costs: Vec<Cost>,
+}
+
+/// What a system call of somebody else takes, in instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cost {
+    pub(crate) call: String,
+    /// Without probe, with it, and with a tracepoint on another system call.
+    pub(crate) instructions: [u64; 3],
+}
+
+impl Cost {
+    /// From `CALL: N N N`.
+    fn parse(line: &str) -> Option<Self> {
+        let (call, numbers) = line.rsplit_once(": ")?;
+        let numbers: Vec<u64> = numbers.split(' ').map_while(|n| n.parse().ok()).collect();
+        Some(Self {
+            call: call.to_owned(),
+            instructions: numbers.try_into().ok()?,
+        })
+    }
 }
 
 /// What `probe doctor --json` said, as far as it goes into the table.
@@ -48,16 +69,21 @@ pub(crate) struct Hook {
 ///
 /// # Errors
 /// If the machine did not come as far as to run all tests. A failed test is none.
-pub(super) fn run(kernel: &Kernel, tier: Tier, guest: &Guest, verbose: bool) -> anyhow::Result<Report> {
+pub(super) fn run(job: &Job<'_>, guest: &Guest, verbose: bool) -> anyhow::Result<Report> {
+    let Job { kernel, tier, work } = *job;
     let directory = tempfile::tempdir().context("make a temporary directory")?;
     let initrd = directory.path().join("initrd");
     guest
-        .write(&initrd, kernel, tier)
+        .write(&initrd, job)
         .context("write the initial file system")?;
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi"])
-        // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
-        .args(["-cpu", "max,-cx16", "-smp", "2", "-m", "2G"])
+    match work {
+        Work::Tests => qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
+        // The clock moves by one nanosecond with each instruction.
+        Work::Cost => qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"]),
+    };
+    // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
+    qemu.args(["-cpu", "max,-cx16", "-m", "2G"])
         .args(["-nographic", "-no-reboot", "-nic", "none", "-kernel"])
         .arg(&kernel.image)
         .arg("-initrd")
@@ -87,6 +113,7 @@ pub(super) fn run(kernel: &Kernel, tier: Tier, guest: &Guest, verbose: bool) -> 
 
 struct Log {
     report: Report,
+    began: Instant,
     program: String,
     ended: bool,
     all: Vec<String>,
@@ -103,7 +130,9 @@ impl Log {
                 passed: Vec::new(),
                 failed: Vec::new(),
                 findings: BTreeMap::new(),
+                costs: Vec::new(),
             },
+            began: child::now(),
             program: String::new(),
             ended: false,
             all: Vec::new(),
@@ -123,17 +152,29 @@ impl Log {
         } else if let Some(program) = line.strip_prefix("VM-TEST ") {
             self.program = program.to_owned();
         } else if let Some((test, findings)) =
-            line.strip_prefix("VM-FINDINGS ").and_then(|l| l.split_once(": "))
+            line.strip_prefix("VM-FINDINGS ").and_then(|l| l.split_once(':'))
         {
-            report.findings.insert(test.to_owned(), findings.to_owned());
+            let found = findings
+                .trim()
+                .split(", ")
+                .filter(|f| !f.is_empty())
+                .map(str::to_owned);
+            // A test can watch several times.
+            report.findings.entry(test.to_owned()).or_default().extend(found);
+        } else if let Some(cost) = line.strip_prefix("VM-COST ").and_then(Cost::parse) {
+            report.costs.push(cost);
+        } else if line.starts_with("skipped: ") {
+            child::print(&format!("{} {}: {line}", report.release, report.tier));
         } else if line.starts_with("VM-END ") {
             self.ended = true;
         } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
             let name = format!("{}::{name}", self.program);
             if !quiet {
                 child::print(&format!(
-                    "{} {}: {name} ... {verdict}",
-                    report.release, report.tier
+                    "{} {}: {:>4} s: {name} ... {verdict}",
+                    report.release,
+                    report.tier,
+                    self.began.elapsed().as_secs()
                 ));
             }
             match verdict {
@@ -185,6 +226,9 @@ mod tests {
             "test a ... ok",
             "test b ... FAILED",
             "VM-FINDINGS sockets.a: stale-socket d",
+            "VM-FINDINGS sockets.a: crashed d, stale-socket d",
+            "VM-FINDINGS sockets.b: ",
+            "VM-COST read beside: 1 2 3",
             "VM-END 1",
         ] {
             log.line(line, true);
@@ -192,7 +236,16 @@ mod tests {
         let report = log.finish(Ok(std::process::ExitStatus::from_raw(0))).unwrap();
         assert_eq!(report.passed, ["sockets::a"]);
         assert_eq!(report.failed, ["sockets::b"]);
-        assert_eq!(report.findings["sockets.a"], "stale-socket d");
+        let found = |test: &str| report.findings[test].iter().cloned().collect::<Vec<_>>();
+        assert_eq!(found("sockets.a"), ["crashed d", "stale-socket d"]);
+        assert_eq!(
+            report.costs,
+            [Cost {
+                call: "read beside".into(),
+                instructions: [1, 2, 3]
+            }]
+        );
+        assert_eq!(found("sockets.b"), Vec::<String>::new());
         assert_eq!(report.doctor.hooks[0].hook, "unix_bind");
     }
 

@@ -61,6 +61,24 @@ pub(super) fn markdown(reports: &[Report]) -> String {
     text
 }
 
+/// What system calls of others cost, one row a kernel and call.
+pub(super) fn costs(reports: &[Report]) -> String {
+    let mut text =
+        "| kernel | system call | without probe | with probe | with another system call traced |\n\
+                    | --- | --- | --- | --- | --- |\n"
+            .to_owned();
+    for r in reports {
+        for cost in &r.costs {
+            let [without, with, traced] = cost.instructions;
+            text.push_str(&format!(
+                "| {} | {} | {without} | {with} | {traced} |\n",
+                r.kernel, cost.call
+            ));
+        }
+    }
+    text
+}
+
 /// Replaces the table between its marks.
 pub(super) fn write(file: &Path, table: &str) -> anyhow::Result<()> {
     let old = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
@@ -108,6 +126,7 @@ mod tests {
             passed: vec!["a".into()],
             failed: Vec::new(),
             findings: BTreeMap::new(),
+            costs: Vec::new(),
         };
         assert_eq!(
             markdown(&[report]),

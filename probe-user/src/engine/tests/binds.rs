@@ -4,7 +4,7 @@ use super::world::{SOCK, World, ms, service};
 use crate::{
     config::Service,
     engine::finding::{EventKind, Kind},
-    event::{ExitStatus, PathChange, ProcessState, RunState, What},
+    event::{ExitStatus, PathChange, ProcessState, RunState, SocketState, What},
 };
 
 const IN_USE: Option<i32> = Some(libc::EADDRINUSE);
@@ -155,4 +155,22 @@ fn a_name_that_is_told_before_its_bind_is_the_same_bind() {
     w.pass(ms(2_000));
     bind(&mut w, 50, Some(libc::EADDRINUSE));
     assert_eq!(shown(&w, EventKind::Bind), 2);
+}
+
+#[test]
+fn a_listener_that_is_shut_down_and_closed_later_ends_once() {
+    let mut w = World::new(service());
+    let inode = w.start(50);
+    w.shown.clear();
+    w.sockets[0].state = SocketState::ShutDown;
+    w.tell(What::Unlisten {
+        address: SOCK.parse().unwrap(),
+        socket: None,
+        inode: Some(inode),
+        netns: None,
+    });
+    w.pass(ms(100));
+    assert_eq!(shown(&w, EventKind::Close), 1);
+    w.close(inode);
+    assert_eq!(shown(&w, EventKind::Close), 1);
 }

@@ -1,0 +1,134 @@
+//! Unrelated work pays nothing for probe: the number of instructions that a system call takes is the same with and without
+//! it. They can only be counted where QEMU's clock counts them: `cargo xtask vm --icount` runs this and prints the table.
+
+use std::{
+    env,
+    fs::{self, File},
+    os::fd::{AsRawFd, IntoRawFd},
+    path::{Path, PathBuf},
+};
+
+use probe_tests::{Daemon, Sandbox, Watch};
+
+/// The least of so many calls: interrupts only ever add.
+const CALLS: usize = 1000;
+/// Any tracepoint on a system call makes every system call of every task dearer.
+const TRACEPOINT: &str = "/sys/kernel/tracing/events/syscalls/sys_enter_getpid/enable";
+
+/// A system call, and what it takes.
+struct Cost {
+    call: &'static str,
+    instructions: u64,
+}
+
+/// The clock of the machine, which moves by one with each instruction.
+fn instructions() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads a counter.
+    return unsafe { std::arch::x86_64::_rdtsc() };
+    #[cfg(not(target_arch = "x86_64"))]
+    panic!("only x86-64 has the counter that is read here");
+}
+
+/// What `call` takes at least; `prepare` is not counted.
+fn least<T>(mut prepare: impl FnMut() -> T, mut call: impl FnMut(T)) -> u64 {
+    let mut least = u64::MAX;
+    for _ in 0..CALLS {
+        let prepared = prepare();
+        let before = instructions();
+        call(prepared);
+        least = least.min(instructions() - before);
+    }
+    least
+}
+
+/// `apart`: a file where nothing is watched; `beside`: one in the directory of a declared socket.
+fn measure(apart: &Path, beside: &Path) -> [Cost; 5] {
+    let close = |path: &Path| {
+        least(
+            || File::open(path).expect("a file").into_raw_fd(),
+            |fd| {
+                // SAFETY: the descriptor was just opened, for this call alone.
+                unsafe { libc::close(fd) };
+            },
+        )
+    };
+    let read = |path: &Path| {
+        let file = File::open(path).expect("a file");
+        let mut bytes = [0_u8; 64];
+        least(
+            || (),
+            |()| {
+                // SAFETY: the buffer is as large as said.
+                unsafe { libc::pread(file.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+            },
+        )
+    };
+    let getpid = least(
+        || (),
+        |()| {
+            // SAFETY: takes nothing and gives a number.
+            unsafe { libc::syscall(libc::SYS_getpid) };
+        },
+    );
+    let cost = |call, instructions| Cost { call, instructions };
+    [
+        cost("getpid", getpid),
+        cost("close", close(apart)),
+        cost("read", read(apart)),
+        cost("close beside a declared socket", close(beside)),
+        cost("read beside a declared socket", read(beside)),
+    ]
+}
+
+#[test]
+fn system_calls_of_others_take_as_many_instructions_as_without_probe() {
+    let Some(apart) = env::var_os("PROBE_TEST_ICOUNT").map(PathBuf::from) else {
+        eprintln!("skipped: only `cargo xtask vm --icount` counts instructions");
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let exe = Daemon::install(&sandbox, "annad");
+    let (apart, beside) = (apart.join("file"), sandbox.write("file", &"x".repeat(64)));
+    fs::write(&apart, "x".repeat(64)).expect("a file");
+    let without = measure(&apart, &beside);
+
+    let socket = sandbox.path("annad.sock");
+    let listen = format!(
+        "listen = [\"unix:{}\", \"tcp:127.0.0.1:1\", \"udp:127.0.0.1:1\"]\nexpected = false",
+        socket.display()
+    );
+    let watch = Watch::start(&sandbox, &Daemon::service("annad", &exe, &listen));
+    let mut daemon = Daemon::at(&exe).start();
+    daemon.tell(&format!("listen unix:{}", socket.display()));
+    watch.expect_event("listen", "annad", "of the declared socket", |_| true);
+    let with = measure(&apart, &beside);
+    daemon.kill("KILL");
+    daemon.wait_gone();
+    watch.expect_event("close", "annad", "of the declared socket", |_| true);
+    watch.stop();
+
+    // What a price looks like, so that a measurement which sees none is known to work.
+    fs::write(TRACEPOINT, "1").expect("tracefs");
+    let taxed = measure(&apart, &beside);
+    fs::write(TRACEPOINT, "0").expect("tracefs");
+
+    for ((a, b), c) in without.iter().zip(&with).zip(&taxed) {
+        println!(
+            "VM-COST {}: {} {} {}",
+            a.call, a.instructions, b.instructions, c.instructions
+        );
+    }
+    for ((a, b), c) in without.iter().zip(&with).zip(&taxed) {
+        assert!(
+            c.instructions > a.instructions,
+            "{}: a price that is not seen",
+            a.call
+        );
+        assert_eq!(
+            b.instructions, a.instructions,
+            "{}: left with, right without probe",
+            a.call
+        );
+    }
+}
