@@ -18,6 +18,7 @@ use crate::{
 mod bind;
 pub mod finding;
 mod handover;
+mod heal;
 mod heartbeat;
 mod index;
 mod ledger;
@@ -184,6 +185,7 @@ impl Engine {
                 generation,
                 main,
             } => self.on_remembered(&service, generation, main),
+            What::GaveUp { service, attempts } => self.on_gave_up(&service, attempts),
             What::Timer => {}
         }
         self.run_timers();

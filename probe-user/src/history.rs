@@ -49,10 +49,7 @@ pub enum StoreError {
     #[error("{} is damaged: {why}", path.display())]
     Damaged { path: PathBuf, why: String },
     #[error("{}: {source}", path.display())]
-    Database {
-        path: PathBuf,
-        source: rusqlite::Error,
-    },
+    Database { path: PathBuf, source: rusqlite::Error },
     #[error("too much waits to be written to the history already")]
     Full,
     #[error("the thread that writes the history cannot be started: {0}")]
@@ -116,7 +113,10 @@ pub enum Health {
     Opening,
     Writing,
     /// It is tried again.
-    Failing { since: Wall, why: String },
+    Failing {
+        since: Wall,
+        why: String,
+    },
 }
 
 /// How the history does.
@@ -168,7 +168,8 @@ impl Store {
 
     /// Hands lines over to be written. Never waits.
     pub fn write(&self, rows: impl IntoIterator<Item = Row>) {
-        self.shared.tell(|s| rows.into_iter().for_each(|r| s.inbox.push(r)));
+        self.shared
+            .tell(|s| rows.into_iter().for_each(|r| s.inbox.push(r)));
     }
 
     /// Lines were missed before they could be handed over.

@@ -257,6 +257,8 @@ pub(super) struct ServiceState {
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
     /// What systemd last said of its unit.
     pub(super) unit: Option<super::unit::Seen>,
+    /// probe's own healing has stopped trying.
+    pub(super) gave_up: Option<super::heal::GaveUp>,
     /// Ends of processes of the unit, until systemd says whether they were the main one.
     pub(super) unconfirmed: VecDeque<End>,
     /// The last sign of life, and its event.
@@ -296,6 +298,7 @@ impl ServiceState {
             holder_ends: VecDeque::new(),
             pid_file: None,
             unit: None,
+            gave_up: None,
             unconfirmed: VecDeque::new(),
             beat: None,
             down: None,

@@ -4,6 +4,7 @@ mod asked_stops;
 mod binds;
 mod episodes;
 mod handover;
+mod heal;
 mod healthy;
 mod netns;
 mod order;

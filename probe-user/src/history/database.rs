@@ -58,9 +58,8 @@ fn try_open(place: &Place) -> Result<(Connection, Vec<Notice>), StoreError> {
     place.prepare()?;
     let path = place.database();
     let wrap = |e| StoreError::database(&path, e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut db = Connection::open_with_flags(&path, flags).map_err(wrap)?;
     let newer = set_up(&mut db).map_err(wrap)?;
     let check: String = db
@@ -99,9 +98,8 @@ fn set_up(db: &mut Connection) -> rusqlite::Result<Option<i64>> {
 pub(super) fn open_to_read(place: &Place) -> Result<Connection, StoreError> {
     place.check()?;
     let path = place.database();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let open = |name: PathBuf, flags| -> rusqlite::Result<Connection> {
         let db = Connection::open_with_flags(name, flags)?;
         db.busy_timeout(BUSY)?;

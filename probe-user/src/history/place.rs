@@ -8,7 +8,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, renameat, statat,
+        unlinkat,
+    },
     io::Errno,
 };
 
@@ -139,7 +142,9 @@ impl Place {
     }
 
     fn forget_old(&self) {
-        let Ok(entries) = fs::read_dir(&self.path) else { return };
+        let Ok(entries) = fs::read_dir(&self.path) else {
+            return;
+        };
         let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
         let mut aside: Vec<String> = names.filter(|n| n.starts_with(SET_ASIDE)).collect();
         aside.sort_unstable();

@@ -40,7 +40,9 @@ pub(super) fn trim(db: &mut Connection, retention: Retention, now: Wall) -> rusq
         let goal = limit - limit / 4;
         loop {
             let (bytes, first, last) = (used(db)?, number(db, "MIN")?, number(db, "MAX")?);
-            let (Some(first), Some(last)) = (first, last) else { break };
+            let (Some(first), Some(last)) = (first, last) else {
+                break;
+            };
             if bytes <= goal {
                 break;
             }
@@ -50,11 +52,10 @@ pub(super) fn trim(db: &mut Connection, retention: Retention, now: Wall) -> rusq
             let count = ((span * share) as i64).clamp(1, 50_000);
             let up_to = first.saturating_add(count - 1);
             let t = db.transaction()?;
-            let cut: Option<i64> = t.query_row(
-                "SELECT MAX(wall_ns) FROM line WHERE number <= ?1",
-                [up_to],
-                |r| r.get(0),
-            )?;
+            let cut: Option<i64> =
+                t.query_row("SELECT MAX(wall_ns) FROM line WHERE number <= ?1", [up_to], |r| {
+                    r.get(0)
+                })?;
             gone += t.execute("DELETE FROM line WHERE number <= ?1", [up_to])?;
             // Findings whose last line went with them; what is open stays.
             t.execute(

@@ -71,7 +71,10 @@ fn at(n: u64) -> Wall {
 
 fn numbers(page: &Page) -> Vec<u64> {
     let value = |r: &Record| serde_json::from_str::<serde_json::Value>(&r.json).unwrap();
-    page.records.iter().filter_map(|r| value(r)["n"].as_u64()).collect()
+    page.records
+        .iter()
+        .filter_map(|r| value(r)["n"].as_u64())
+        .collect()
 }
 
 /// Lines that the history itself says are missing.
@@ -82,7 +85,10 @@ fn lost(store: &Store) -> u64 {
     };
     let page = store.query(&query).unwrap();
     let value = |r: &Record| serde_json::from_str::<serde_json::Value>(&r.json).unwrap();
-    page.records.iter().map(|r| value(r)["count"].as_u64().unwrap()).sum()
+    page.records
+        .iter()
+        .map(|r| value(r)["count"].as_u64().unwrap())
+        .sum()
 }
 
 fn finding(state: FindingState, summary: &str) -> Finding {

@@ -10,7 +10,11 @@ use crate::{clock::Wall, engine::finding::FindingState, silence::Silence};
 /// Writes all of it or nothing.
 pub(super) fn batch(db: &mut Connection, batch: &Batch, now: Wall) -> rusqlite::Result<()> {
     // What somebody asked for outlives a power failure; of lines the last ones may go with it.
-    let synchronous = if batch.changes.is_empty() { "NORMAL" } else { "FULL" };
+    let synchronous = if batch.changes.is_empty() {
+        "NORMAL"
+    } else {
+        "FULL"
+    };
     db.pragma_update(None, "synchronous", synchronous)?;
     let t = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if batch.changes.abandon {

@@ -197,7 +197,9 @@ impl Writer {
         let mut read = || {
             let place = Place::open(&self.dir)?;
             let db = database::open_to_read(&place)?;
-            loaded.read(&db).map_err(|e| StoreError::database(&place.database(), e))
+            loaded
+                .read(&db)
+                .map_err(|e| StoreError::database(&place.database(), e))
         };
         if let Err(e) = read() {
             tracing::warn!("generations and silences are not known from before: {e}");
@@ -231,7 +233,10 @@ impl Writer {
             s.written_to = s.written_to.max(batch.mark);
         });
         if was_failing {
-            tracing::info!("the history is written again; {} lines of it are missing", batch.lost);
+            tracing::info!(
+                "the history is written again; {} lines of it are missing",
+                batch.lost
+            );
         }
     }
 

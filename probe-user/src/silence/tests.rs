@@ -38,19 +38,29 @@ fn ids_are_never_used_again() {
     let second = all.add("annad", NOW, HOUR, "x", None).unwrap().id;
     // A restart after the second one has ended, and the clock has been set back.
     let mut all = Silences::restore([first]);
-    let third = all.add("annad", NOW + Duration::from_secs(1), HOUR, "x", None).unwrap().id;
+    let third = all
+        .add("annad", NOW + Duration::from_secs(1), HOUR, "x", None)
+        .unwrap()
+        .id;
     assert!(third > second);
 }
 
 #[test]
 fn what_makes_no_sense_is_refused() {
     let mut all = Silences::default();
-    let mut add = |lasts, reason: &str| all.add("annad", NOW, lasts, reason, None).map(|_| ()).unwrap_err();
+    let mut add = |lasts, reason: &str| {
+        all.add("annad", NOW, lasts, reason, None)
+            .map(|_| ())
+            .unwrap_err()
+    };
     assert_eq!(add(Duration::ZERO, "x"), SilenceError::Duration(Duration::ZERO));
     let long = LONGEST + Duration::from_nanos(1);
     assert_eq!(add(long, "x"), SilenceError::Duration(long));
     assert_eq!(add(HOUR, " "), SilenceError::Reason(0));
-    assert_eq!(add(HOUR, &"x".repeat(REASON + 1)), SilenceError::Reason(REASON + 1));
+    assert_eq!(
+        add(HOUR, &"x".repeat(REASON + 1)),
+        SilenceError::Reason(REASON + 1)
+    );
     let many = (1..=MOST as u64).map(|id| Silence {
         id,
         service: "a".into(),

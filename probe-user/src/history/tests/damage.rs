@@ -96,7 +96,9 @@ fn damage_at_work() {
         n += 500;
         store.flush(Duration::from_millis(200));
         let entries = fs::read_dir(scene.state_dir()).unwrap().flatten();
-        entries.into_iter().any(|e| e.file_name().to_string_lossy().contains("corrupt"))
+        entries
+            .into_iter()
+            .any(|e| e.file_name().to_string_lossy().contains("corrupt"))
     });
     store.write([row(1, "later", "exit")]);
     crate::sources::testing::until("it is written again", || store.flush(LONG));

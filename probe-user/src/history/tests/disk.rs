@@ -79,14 +79,20 @@ fn a_full_disk_is_said_and_ends_by_itself() {
         unreachable!("seen as failing, and nobody made room")
     };
     assert!(why.contains("full") || why.contains("No space"), "{why}");
-    assert!(!store.flush(Duration::from_millis(1)), "what failed is not written");
+    assert!(
+        !store.flush(Duration::from_millis(1)),
+        "what failed is not written"
+    );
     // What is asked meanwhile is answered, or honestly refused.
     let _ = store.query(&Query::default());
     fs::remove_file(&filler).unwrap();
     until("it is written again", || !failing(&store));
     assert!(store.flush(LONG));
     let status = store.status();
-    assert_eq!((status.health, status.lost, status.waiting), (Health::Writing, 0, 0));
+    assert_eq!(
+        (status.health, status.lost, status.waiting),
+        (Health::Writing, 0, 0)
+    );
     let query = Query {
         limit: Some(PAGE),
         ..Query::default()
@@ -178,5 +184,8 @@ fn handing_over_never_waits_and_never_grows() {
     let status = store.status();
     assert_eq!(status.written + status.lost, count);
     assert_eq!(lost(&store), status.lost, "the history tells what it lacks");
-    println!("the longest hand-over took {longest:?}; {} lines lost, {} written", status.lost, status.written);
+    println!(
+        "the longest hand-over took {longest:?}; {} lines lost, {} written",
+        status.lost, status.written
+    );
 }

@@ -67,7 +67,10 @@ fn a_finding_has_one_life() {
     let lives = store.lives(&Query::default()).unwrap();
     assert_eq!(lives.len(), 1);
     let life = &lives[0];
-    assert_eq!((life.state.as_str(), life.summary.as_str()), ("resolved", "gone, by rm"));
+    assert_eq!(
+        (life.state.as_str(), life.summary.as_str()),
+        ("resolved", "gone, by rm")
+    );
     assert_eq!((life.opened, life.resolved), (at(5), Some(at(6))));
     assert_eq!(life.resolution.as_deref(), Some("a new socket"));
     assert_eq!(store.query(&Query::default()).unwrap().records.len(), 3);
@@ -102,7 +105,9 @@ fn generations_silences_and_notifications_survive_a_restart() {
     });
     let remembered = Remembered { generation: 4, main };
     store.remember("annad", remembered).unwrap();
-    store.remember("annad", Remembered { generation: 3, main }).unwrap();
+    store
+        .remember("annad", Remembered { generation: 3, main })
+        .unwrap();
     store.remember("annad", remembered).unwrap();
     let silence = Silence {
         id: 7,
@@ -113,7 +118,12 @@ fn generations_silences_and_notifications_survive_a_restart() {
         uid: Some(0),
     };
     store.put_silence(silence.clone()).unwrap();
-    store.put_silence(Silence { id: 8, ..silence.clone() }).unwrap();
+    store
+        .put_silence(Silence {
+            id: 8,
+            ..silence.clone()
+        })
+        .unwrap();
     store.remove_silence(8).unwrap();
     let pending = |key: &str, n| Pending {
         key: key.into(),
@@ -132,7 +142,9 @@ fn generations_silences_and_notifications_survive_a_restart() {
     assert_eq!(loaded.silences, [silence]);
     assert_eq!(loaded.pending, [pending("b", 1), pending("a", 3)]);
     // Whoever could not read the generation at the start begins with the first.
-    store.remember("annad", Remembered { generation: 1, main }).unwrap();
+    store
+        .remember("annad", Remembered { generation: 1, main })
+        .unwrap();
     close(&store);
     assert_eq!(scene.open().1.services["annad"].generation, 4);
 }
@@ -145,7 +157,9 @@ fn a_main_process_of_another_boot_is_none() {
         pid: 812,
         start_ticks: 77,
     });
-    store.remember("annad", Remembered { generation: 4, main }).unwrap();
+    store
+        .remember("annad", Remembered { generation: 4, main })
+        .unwrap();
     close(&store);
     let db = Connection::open(scene.database()).unwrap();
     db.execute("UPDATE service SET boot = 'another'", []).unwrap();

@@ -70,7 +70,10 @@ fn links_and_devices_in_the_place_of_a_file() {
                 }
             };
             let why = refused(&scene);
-            assert!(why.contains(expected) && why.contains(name), "{name} {kind}: {why}");
+            assert!(
+                why.contains(expected) && why.contains(name),
+                "{name} {kind}: {why}"
+            );
             assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
         }
     }
