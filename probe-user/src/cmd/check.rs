@@ -8,8 +8,7 @@ use std::{
 use probe_user::{
     check::{self, Report, Status},
     config::{Config, load},
-    discover,
-    report,
+    discover, report,
     sources::observer::Observer,
     who,
 };
