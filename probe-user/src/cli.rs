@@ -1,6 +1,7 @@
 //! The commands and options that exist.
 
 mod declare;
+mod reclaim;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,6 +12,8 @@ use probe_user::{
     kernel::Tier,
     report::{Filter, KindName, LineType},
 };
+
+pub(crate) use self::reclaim::Reclaim;
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -35,6 +38,7 @@ pub(crate) enum Command {
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
+    Reclaim(Reclaim),
 }
 
 /// Print events and findings as they happen

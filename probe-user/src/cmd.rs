@@ -2,6 +2,8 @@
 
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod journal;
+pub(crate) mod reclaim;
 pub(crate) mod replay;
 pub(crate) mod watch;
 

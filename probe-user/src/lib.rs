@@ -7,10 +7,13 @@ pub mod config;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod heal;
 pub mod history;
 pub mod hooks;
 pub mod kernel;
+pub mod lock;
 pub mod metrics;
+pub mod reclaim;
 pub mod report;
 
 pub mod runtime;
@@ -19,3 +22,4 @@ pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
+pub mod tree;

@@ -14,6 +14,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+pub use self::escape::escaped;
 pub(crate) use self::numbered::numbered;
 pub use self::{
     filter::{Filter, KindName, LineType},
@@ -126,14 +127,6 @@ pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
     _ = json::finding(&mut line, &options, finding);
     line.push(b'\n');
     line
-}
-
-/// `text` with what steers a terminal escaped.
-pub fn escaped(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    // Writing to memory does not fail.
-    _ = escape::text(&mut out, text);
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 impl Options {

@@ -27,6 +27,14 @@ pub(super) fn text(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// `text` as it may be shown in a terminal.
+pub fn escaped(plain: &str) -> String {
+    let mut out = Vec::with_capacity(plain.len());
+    // Writing to memory does not fail, and what was UTF-8 stays so.
+    let _ = text(&mut out, plain);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// JSON escapes only what lies below U+0020. DEL and the C1 controls steer terminals too, and can stand only inside of
 /// strings, so each may be replaced by its escape. Looks at the bytes from `from` on.
 pub(super) fn json_controls(line: &mut Vec<u8>, from: usize) {

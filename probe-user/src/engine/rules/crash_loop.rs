@@ -55,7 +55,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         .iter()
         .filter(|e| gave_up.is_some() || view.now < e.at + limit.window)
         .collect();
-    if let (None, Some(oldest)) = (gave_up, recent.first()) {
+    if let (None, Some(oldest)) = (&gave_up, recent.first()) {
         verdict.again_at(oldest.at + limit.window);
     }
     if gave_up.is_none() && recent.len() < limit.restarts as usize {

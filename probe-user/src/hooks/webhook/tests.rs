@@ -154,10 +154,10 @@ fn a_server_that_answers_slowly_for_ever_has_a_limit() {
     });
     let limit = Duration::from_millis(700);
     for url in [drip, silent] {
-        let began = crate::clock::now();
+        let began = clock::now();
         let error = post(&url, limit).unwrap_err();
         assert_eq!(error.to_string(), "timeout (answer) after 700ms");
-        let took = crate::clock::now().since(began);
+        let took = clock::now().since(began);
         assert!(took < limit * 10, "{took:?}");
         assert!(error.is_temporary());
     }
