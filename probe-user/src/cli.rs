@@ -1,7 +1,9 @@
 //! The commands and options that exist.
 
+mod check;
 mod declare;
 mod reclaim;
+mod who;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,7 +15,7 @@ use probe_user::{
     report::{Filter, KindName, LineType},
 };
 
-pub(crate) use self::reclaim::Reclaim;
+pub(crate) use self::{check::Check, reclaim::Reclaim, who::Who};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -35,6 +37,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Watch(Watch),
+    Who(Who),
+    Check(Check),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),

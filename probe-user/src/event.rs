@@ -34,6 +34,11 @@ impl ProcId {
             start_ticks: start.0 / (1_000_000_000 / TICKS),
         }
     }
+
+    /// When it began, as exactly as the identity tells.
+    pub fn start(self) -> Nanos {
+        Nanos(self.start_ticks.saturating_mul(1_000_000_000 / TICKS))
+    }
 }
 
 /// A file by what it is, not by its name: the super block's device in the kernel's encoding (major << 20 | minor), and

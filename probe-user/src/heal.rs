@@ -249,7 +249,7 @@ impl World {
         summary: String,
         facts: Value,
     ) {
-        tracing::info!("{service}: {}", report::escaped(&summary));
+        tracing::info!("{service}: {}", report::plain(&summary));
         let facts = match facts {
             Value::Object(facts) => facts,
             _ => Map::new(),

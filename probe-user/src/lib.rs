@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod api;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod discover;
@@ -22,4 +23,5 @@ pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
+pub mod who;
 pub mod tree;

@@ -16,7 +16,7 @@ mod survey;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -41,6 +41,7 @@ use crate::{
         process,
         root::{Root, Rooted},
         sock_diag::DiagError,
+        view::View,
     },
     tree::{Handle, Limits, Note, OpenError, Tree},
 };
@@ -138,11 +139,13 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn run(&mut self) -> Result<(), Failure> {
-        let mut pid_file = self.open_pid_file();
+        let view = survey::view(self.service);
+        let mut pid_file = self.open_pid_file(&view);
         let survey = Survey::take(
             self.service,
             &self.guard,
             &mut self.observer,
+            view,
             pid_file.as_ref(),
             self.options.trust_pid_file,
         )?;
@@ -158,7 +161,10 @@ impl Work<'_> {
         }
         let places = self.places(&survey);
         let Survey {
-            instances, strangers, ..
+            instances,
+            strangers,
+            mut view,
+            ..
         } = survey;
         let mut kept = self.end_instances(instances)?;
         self.end_strangers(strangers)?;
@@ -169,7 +175,12 @@ impl Work<'_> {
             self.remove_pid_file(file, &kept)?;
         }
         kept.retain(|i| !i.handle.has_ended());
-        self.verify(&kept)
+        // Who made the names mean something else may have been ended.
+        if view.process.is_some_and(|id| process::identity(id.pid) != Some(id)) {
+            view.process = None;
+            view.refresh();
+        }
+        self.verify(&kept, &view)
     }
 
     fn say(&mut self, act: Act, subject: String, pid: Option<u32>, reason: String) {
@@ -185,9 +196,8 @@ impl Work<'_> {
 
     // The PID file.
 
-    fn open_pid_file(&mut self) -> Option<PidFile> {
+    fn open_pid_file(&mut self, view: &View) -> Option<PidFile> {
         let path = self.service.pid_file.as_deref()?;
-        let view = survey::view(self.service);
         for at in view.places(path.as_ref()) {
             let place = match Place::open(&at) {
                 Ok(Some(place)) => place,
@@ -304,10 +314,13 @@ impl Work<'_> {
 
     // Processes.
 
-    /// Ends what may be ended. Returns the instances that live on, or would.
+    /// Ends what may be ended, all at once. Returns the instances that live on, or would.
     fn end_instances(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Failure> {
         let (singleton, kill_other) = (self.service.singleton, self.service.kill_other);
         let mut kept = Vec::new();
+        let mut tree = Tree::new(Vec::new());
+        tree.spared = self.guard.spared();
+        let mut because = BTreeMap::new();
         for instance in instances {
             if !(singleton || kill_other && instance.blocks) {
                 let p = instance.handle.process();
@@ -320,23 +333,22 @@ impl Work<'_> {
                 continue;
             }
             let why = if singleton { "`singleton`" } else { "`kill_other`" };
-            let Instance {
-                handle,
-                because,
-                cgroup,
-                ..
-            } = instance;
-            let mut tree = Tree::new(Vec::new());
-            tree.spared = self.guard.spared();
-            if let Some(cgroup) = cgroup {
+            because.insert(
+                instance.handle.id(),
+                format!("{why} is set, and {}", instance.because),
+            );
+            if let Some(cgroup) = instance.cgroup {
                 if cgroup.contains("/proc/self") {
                     tree.spared
                         .extend(started_with_us(&cgroup.pids().unwrap_or_default()));
                 }
+                // A unit has one.
                 tree.cgroup = Some(cgroup);
             }
-            tree.roots.push(handle);
-            self.end(tree, &format!("{why} is set, and {because}"))?;
+            tree.roots.push(instance.handle);
+        }
+        if !tree.roots.is_empty() {
+            self.end(tree, &because)?;
         }
         Ok(kept)
     }
@@ -352,7 +364,7 @@ impl Work<'_> {
             if handle.has_ended() || self.gone.contains(&handle.id()) {
                 continue;
             }
-            let (who, pid) = (name(handle.process()), Some(handle.pid()));
+            let (who, id, pid) = (name(handle.process()), handle.id(), Some(handle.pid()));
             match mistake {
                 Some(mistake) => self.say(
                     Act::Refuse,
@@ -368,7 +380,8 @@ impl Work<'_> {
                     } else {
                         "`kill_other`"
                     };
-                    self.end(tree, &format!("{why} is set, and it holds {address}"))?;
+                    let because = format!("{why} is set, and it holds {address}");
+                    self.end(tree, &BTreeMap::from([(id, because)]))?;
                 }
                 None => {
                     let why = format!(
@@ -381,15 +394,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn end(&mut self, mut tree: Tree, because: &str) -> Result<(), Failure> {
+    fn end(&mut self, mut tree: Tree, because: &BTreeMap<ProcId, String>) -> Result<(), Failure> {
         tree.look()?;
         let members: Vec<(ProcId, String)> = tree.processes().map(|p| (p.id, name(p))).collect();
-        let roots: BTreeSet<ProcId> = tree.roots.iter().map(Handle::id).collect();
         for (id, who) in &members {
-            let why = match roots.contains(id) {
-                true => because.to_owned(),
-                false => "it belongs to that one".into(),
-            };
+            let why = because.get(id).cloned();
+            let why = why.unwrap_or_else(|| "it belongs to the one above".into());
             self.say(Act::End, who.clone(), Some(id.pid), why);
         }
         if self.options.dry_run {
@@ -505,7 +515,7 @@ impl Work<'_> {
 
     // The end.
 
-    fn verify(&mut self, kept: &[Instance]) -> Result<(), Failure> {
+    fn verify(&mut self, kept: &[Instance], view: &View) -> Result<(), Failure> {
         let mut ways = Vec::new();
         let living: Vec<&Instance> = kept.iter().filter(|i| !i.handle.has_ended()).collect();
         let room = (self.service.max_instances as usize).saturating_sub(living.len());
@@ -515,8 +525,7 @@ impl Work<'_> {
             }
         }
         ways.extend(self.stuck.iter().map(|(_, why)| why.clone()));
-        let view = survey::view(self.service);
-        for state in survey::addresses(&mut self.observer, self.service, &view) {
+        for state in survey::addresses(&mut self.observer, self.service, view) {
             self.verify_address(&state, room > 0, &living, &mut ways)?;
         }
         ways.dedup();

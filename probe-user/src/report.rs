@@ -4,8 +4,10 @@ mod escape;
 pub mod filter;
 mod human;
 mod json;
+mod look;
 mod numbered;
 mod watching;
+mod who;
 
 use std::{
     collections::BTreeSet,
@@ -14,11 +16,14 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-pub use self::escape::escaped;
 pub(crate) use self::numbered::numbered;
 pub use self::{
+    escape::plain,
     filter::{Filter, KindName, LineType},
+    json::line as json_line,
+    look::{Look, span},
     watching::{BlindSpot, Watching, blind_spots},
+    who::who,
 };
 use crate::{
     clock::Nanos,

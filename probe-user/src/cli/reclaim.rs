@@ -32,6 +32,10 @@ pub(crate) struct Reclaim {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = probe_user::config::span::parse)]
     pub(crate) wait: std::time::Duration,
 
+    /// How long to wait for processes after SIGKILL
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = probe_user::config::span::parse)]
+    pub(crate) kill_within: std::time::Duration,
+
     /// Configuration file, instead of /etc/probe
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -9,7 +9,7 @@ use anyhow::bail;
 use probe_user::{
     config::load,
     reclaim::{self, Options, Outcome, Step},
-    report::escaped,
+    report::plain,
 };
 use serde::Serialize;
 
@@ -25,6 +25,7 @@ pub(crate) fn run(args: &Reclaim) -> anyhow::Result<()> {
         dry_run: args.dry_run,
         trust_pid_file: args.trust_pid_file,
         lock_within: args.wait,
+        kill_within: args.kill_within,
         ..Options::new(&config.probe)
     };
     let mut lines = Lines::new(args.json);
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &Reclaim) -> anyhow::Result<()> {
     bail!(
         "{} {could} start: {}",
         outcome.service,
-        escaped(&outcome.in_the_way.join("; "))
+        plain(&outcome.in_the_way.join("; "))
     )
 }
 
@@ -70,7 +71,7 @@ impl Lines {
         let text = if self.json {
             json("step", step)
         } else {
-            format!("{}: {}", escaped(&step.service), escaped(&step.to_string()))
+            format!("{}: {}", plain(&step.service), plain(&step.to_string()))
         };
         // What is done does not depend on who reads of it.
         _ = writeln!(io::stdout(), "{text}");
@@ -82,7 +83,7 @@ impl Lines {
         }
         if outcome.can_start {
             let could = if outcome.dry_run { "could" } else { "can" };
-            writeln!(io::stdout(), "{}: it {could} start", escaped(&outcome.service))?;
+            writeln!(io::stdout(), "{}: it {could} start", plain(&outcome.service))?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod asked_stops;
 mod binds;
+mod bounds;
 mod episodes;
 mod handover;
 mod heal;
@@ -9,6 +10,7 @@ mod healthy;
 mod netns;
 mod order;
 mod processes;
+mod property;
 mod sockets;
 mod units;
 mod world;

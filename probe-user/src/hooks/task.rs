@@ -233,7 +233,7 @@ impl Task {
             self.label,
             super::queue::MAX_WAITING
         );
-        tracing::error!("{}", report::escaped(&summary));
+        tracing::error!("{}", report::plain(&summary));
         self.world.stream.push(Said::Action(Box::new(Action {
             at: clock::now(),
             service: None,

@@ -71,9 +71,11 @@ pub(super) struct Named {
 
 /// Looks at the addresses of a service.
 pub(super) fn addresses(observer: &mut Observer, service: &Service, view: &View) -> Vec<AddressState> {
-    let site = |address: &crate::address::Address| Site::from(address.clone());
-    let sites = service.listen.iter().map(site);
-    sites.map(|site| observer.site(&site, view)).collect()
+    if service.listen.is_empty() {
+        return Vec::new();
+    }
+    let sites: Vec<Site> = service.listen.iter().cloned().map(Site::from).collect();
+    observer.sites(&sites, view)
 }
 
 /// What the service means by its names, as far as a live process of it tells.
@@ -133,10 +135,10 @@ impl Survey {
         service: &Service,
         guard: &Guard,
         observer: &mut Observer,
+        view: View,
         pid_file: Option<&PidFile>,
         trust_pid_file: bool,
     ) -> Result<Self, Failure> {
-        let view = view(service);
         let mut survey = Self {
             addresses: addresses(observer, service, &view),
             view,

@@ -27,12 +27,12 @@ pub(super) fn text(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// `text` as it may be shown in a terminal.
-pub fn escaped(plain: &str) -> String {
-    let mut out = Vec::with_capacity(plain.len());
-    // Writing to memory does not fail, and what was UTF-8 stays so.
-    let _ = text(&mut out, plain);
-    String::from_utf8_lossy(&out).into_owned()
+/// [`text`] as a string of its own.
+pub fn plain(from: &str) -> String {
+    let mut out = Vec::with_capacity(from.len());
+    // Never fails on a vector, and keeps whole characters whole.
+    _ = text(&mut out, from);
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// JSON escapes only what lies below U+0020. DEL and the C1 controls steer terminals too, and can stand only inside of
