@@ -2,6 +2,7 @@
 
 mod check;
 mod declare;
+pub(crate) mod hook;
 mod reclaim;
 mod who;
 
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
+    Hook(hook::Hook),
     Reclaim(Reclaim),
 }
 

@@ -23,5 +23,5 @@ pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
-pub mod who;
 pub mod tree;
+pub mod who;
