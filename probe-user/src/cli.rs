@@ -1,6 +1,7 @@
 //! The commands and options that exist.
 
 mod check;
+pub(crate) mod daemon;
 mod declare;
 pub(crate) mod hook;
 mod reclaim;
@@ -38,6 +39,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Watch(Watch),
+    Daemon(daemon::Daemon),
     Who(Who),
     Check(Check),
     Replay(Replay),

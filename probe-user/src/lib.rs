@@ -5,6 +5,7 @@ pub mod api;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod discover;
 pub mod engine;
 pub mod event;
