@@ -3,6 +3,7 @@
 mod check;
 pub(crate) mod daemon;
 mod declare;
+pub(crate) mod hook;
 mod reclaim;
 mod who;
 
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
+    Hook(hook::Hook),
     Reclaim(Reclaim),
 }
 

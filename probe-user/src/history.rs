@@ -12,6 +12,7 @@ mod place;
 mod read;
 mod retention;
 mod row;
+mod waiting;
 mod write;
 mod writer;
 
@@ -33,6 +34,7 @@ pub use self::{
 };
 use self::{
     place::Place,
+    waiting::Mirror,
     writer::{Shared, Writer},
 };
 use crate::{clock::Wall, config::Retention, event::ProcId, silence::Silence};
@@ -141,6 +143,7 @@ pub struct Status {
 pub struct Store {
     shared: Arc<Shared>,
     reader: Arc<Reader>,
+    mirror: Arc<Mirror>,
 }
 
 impl Store {
@@ -166,7 +169,13 @@ impl Store {
             ..Loaded::default()
         });
         let reader = Arc::new(Reader::new(dir));
-        Ok((Self { shared, reader }, loaded))
+        let mirror = Arc::new(Mirror::new(&loaded.pending));
+        let store = Self {
+            shared,
+            reader,
+            mirror,
+        };
+        Ok((store, loaded))
     }
 
     /// Hands lines over to be written. Never waits.

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod heal;
 pub mod history;
 pub mod hooks;
 pub mod kernel;

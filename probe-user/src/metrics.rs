@@ -23,7 +23,7 @@ pub use self::{
     now::{HookFigures, Now},
     timing::Timings,
 };
-use crate::stream::Said;
+use crate::stream::{Next, Said, Subscription};
 
 /// The forms that whoever asks may want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,17 @@ impl Metrics {
                 text
             }
             Format::Classic => classic::from_openmetrics(&text),
+        }
+    }
+}
+
+/// Counts everything that `lines` tells, until its end.
+pub async fn run(mut lines: Subscription, metrics: Metrics) {
+    loop {
+        match lines.next().await {
+            Next::Line(line) => metrics.take(&line.said),
+            Next::Missed(count) => metrics.missed(count),
+            Next::End => return,
         }
     }
 }

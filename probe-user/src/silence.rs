@@ -3,6 +3,8 @@
 //! A silence ends at a moment of the wall clock, because it must survive a reboot, which the boot clock does not. Whoever
 //! sets the wall clock moves the end.
 
+pub mod book;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::clock::Wall;

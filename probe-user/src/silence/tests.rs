@@ -1,3 +1,5 @@
+mod book;
+
 use super::*;
 
 const NOW: Wall = Wall(1_700_000_000_000_000_000);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::exporter::{self, Generations},
+    super::exporter::{self, Lives},
     *,
 };
 use crate::{
@@ -15,14 +15,17 @@ use crate::{
     stream::{Filter, Limits, Said, Start, Stream},
 };
 
-/// An engine that knows of one service.
+/// An engine that tells of generations at its end only.
 #[derive(Clone, Default)]
-struct Engine(Arc<Mutex<Remembered>>);
+struct Engine(Arc<Mutex<BTreeMap<String, Remembered>>>);
 
-impl Generations for Engine {
-    fn generations(&self) -> Pin<Box<dyn Future<Output = Option<BTreeMap<String, Remembered>>> + Send + '_>> {
-        let now = *self.0.lock().unwrap();
-        Box::pin(async move { Some([("annad".to_owned(), now)].into()) })
+impl Lives for Engine {
+    fn changed(&self) -> Pin<Box<dyn Future<Output = BTreeMap<String, Remembered>> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn take(&self) -> BTreeMap<String, Remembered> {
+        std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
@@ -64,10 +67,11 @@ fn lines_are_kept_as_they_were_said_and_generations_with_them() {
             source: "ring".into(),
             count: 3,
         });
-        *engine.0.lock().unwrap() = Remembered {
+        let life = Remembered {
             generation: 2,
             main: None,
         };
+        *engine.0.lock().unwrap() = [("annad".to_owned(), life)].into();
         stream.close();
         task.await.unwrap();
         assert!(store.flush(LONG));

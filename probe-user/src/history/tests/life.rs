@@ -249,3 +249,27 @@ fn an_older_probe_works_with_what_a_newer_one_left() {
     assert!(store.flush(LONG));
     assert_eq!(numbers(&store.query(&Query::default()).unwrap()), [1, 2]);
 }
+
+#[test]
+fn what_waits_for_hooks_survives_a_restart() {
+    use crate::hooks::pending::{Change, Entry, Pending};
+    let scene = Scene::new();
+    let put = |key: &str, body: &str| Change::Put {
+        key: key.into(),
+        body: body.into(),
+    };
+    let remove = |key: &str| Change::Remove { key: key.into() };
+    let store = scene.open_well();
+    Pending::change(&store, "page", &[put("a", "1"), put("b", "2")]).unwrap();
+    Pending::change(&store, "mail", &[put("a", "3")]).unwrap();
+    Pending::change(&store, "page", &[remove("a"), put("b", "4")]).unwrap();
+    let entry = |hook: &str, key: &str, body: &str| Entry {
+        hook: hook.into(),
+        key: key.into(),
+        body: body.into(),
+    };
+    let expected = [entry("mail", "a", "3"), entry("page", "b", "4")];
+    assert_eq!(store.load().unwrap(), expected);
+    close(&store);
+    assert_eq!(scene.open_well().load().unwrap(), expected);
+}
