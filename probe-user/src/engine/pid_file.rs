@@ -2,9 +2,21 @@
 
 use serde_json::json;
 
-use crate::event::{Actor, PathChange, PidFileContent, PidFileState};
+use crate::{
+    clock::Nanos,
+    event::{Actor, PathChange, PidFileContent, PidFileState, ProcId, Process},
+};
 
-use super::{Effect, Engine, finding::EventKind, process::Met, state::ServiceState};
+use super::{
+    Effect, Engine,
+    finding::EventKind,
+    ledger::KEPT,
+    process::Met,
+    state::{Asked, End, EndKind, ServiceState, keep},
+};
+
+/// What a `start` in ticks and one in nanoseconds may differ by, and the file system's coarse clock with it.
+const PID_FILE_SLACK: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn on_pid_file_path(
@@ -14,13 +26,14 @@ impl Engine {
         change: PathChange,
         actor: Option<Actor>,
     ) {
-        let writes = matches!(change, PathChange::Created | PathChange::RenamedTo);
+        let wrote = matches!(change, PathChange::Created | PathChange::RenamedTo);
         for s in self.index.of_pid_file(path, of.as_deref()) {
-            // Also one that ends before anybody reads whom it names.
-            if let (true, Some(a)) = (writes, &actor) {
-                self.services[s].wrote_pid_file(a.id);
-                self.qualify(s);
-                self.touched.insert(s);
+            if let (true, Some(a)) = (wrote, &actor) {
+                let writers = &mut self.services[s].pid_file_writers;
+                if writers.len() == KEPT {
+                    writers.pop_front();
+                }
+                writers.push_back(a.id);
             }
             if let Some(a) = &actor
                 && let Some(m) = self.services[s].members.get_mut(&a.id)
@@ -91,6 +104,7 @@ impl Engine {
                 }
             }
             self.services[s].pid_file = Some((state.clone(), at, seq));
+            self.services[s].confirm_named(&state);
             if changed && self.joined {
                 let (facts, says) = match &state.content {
                     PidFileContent::Pid(p) => match state.local {
@@ -125,5 +139,79 @@ impl Engine {
             self.touched.insert(s);
         }
         joined
+    }
+}
+
+impl ServiceState {
+    /// The living member that the PID file names, if it is the one that the file was written for.
+    pub(super) fn named_by_pid_file(&self) -> Option<ProcId> {
+        let (state, ..) = self.pid_file.as_ref()?;
+        let process = state
+            .process
+            .as_ref()
+            .filter(|_| matches!(state.content, PidFileContent::Pid(_)))?;
+        self.members.contains_key(&process.id).then_some(process.id)
+    }
+
+    /// Whether the process was there when the PID file was written. Without another selector, that is what tells it from
+    /// one that was given a used pid.
+    pub(super) fn pid_file_is_about(state: &PidFileState, process: &Process) -> bool {
+        process.start <= state.modified + PID_FILE_SLACK
+    }
+
+    /// When the PID file was written.
+    pub(super) fn pid_file_written(&self) -> Nanos {
+        self.pid_file.as_ref().map_or(Nanos::ZERO, |(f, ..)| f.modified)
+    }
+
+    /// A stop signal can reach the process that the PID file names before the file is read.
+    pub(super) fn asked_as_main(&mut self) {
+        let written = self.pid_file_written();
+        let Some(named) = self.named_by_pid_file() else {
+            return;
+        };
+        let Some(m) = self.members.get_mut(&named) else {
+            return;
+        };
+        let heard = m.heard.as_ref().filter(|h| written <= h.at);
+        if let (None, Some(heard)) = (&m.asked, heard.cloned()) {
+            self.ask(&named, Some(heard));
+        }
+    }
+
+    /// Keeps the end of who wrote the PID file before anybody had read whom it names. `heard`: the stop signal that it
+    /// was sent, which asks whom the file names.
+    pub(super) fn may_have_been_named(&mut self, end: &End, heard: Option<Asked>) {
+        if self.pid_file_writers.contains(&end.process.id) && self.unit.is_none() {
+            keep(&mut self.unread, (end.clone(), heard));
+        }
+    }
+
+    /// Makes the end count of whom the PID file names: it was the main process.
+    fn confirm_named(&mut self, state: &PidFileState) {
+        let PidFileContent::Pid(pid) = state.content else {
+            return;
+        };
+        let named = |(end, _): &(End, Option<Asked>)| match &state.process {
+            Some(p) => p.id == end.process.id,
+            None => state.local.is_none() && end.process.id.pid == pid,
+        };
+        let Some(i) = self.unread.iter().rposition(named) else {
+            return;
+        };
+        let Some((mut end, heard)) = self.unread.remove(i) else {
+            return;
+        };
+        // A later life's end says more.
+        if state.modified > end.at || self.last_end.as_ref().is_some_and(|last| last.at > end.at) {
+            return;
+        }
+        if let (EndKind::Crash, None, Some(asked)) =
+            (end.kind, end.oom, heard.filter(|h| state.modified <= h.at))
+        {
+            end.kind = EndKind::Asked;
+            end.asked = Some(asked);
+        }
+        self.confirm_end(end);
     }
 }

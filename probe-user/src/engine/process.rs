@@ -7,10 +7,7 @@ use serde_json::json;
 use crate::{
     clock::Nanos,
     config::Service,
-    event::{
-        Disposition, ExitStatus, FileId, PathChange, PidFileContent, ProcId, Process, SignalResult,
-        SnapshotReason,
-    },
+    event::{Disposition, ExitStatus, FileId, PathChange, ProcId, Process, SignalResult, SnapshotReason},
     signal::Signal,
 };
 
@@ -18,7 +15,6 @@ use super::{
     Due, Effect, Engine,
     bounds::Bound,
     finding::EventKind,
-    ledger::KEPT,
     membership,
     show::describe,
     state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
@@ -66,9 +62,6 @@ pub(super) enum Met {
     /// By looking.
     Level,
 }
-
-/// What a `start` in ticks and one in nanoseconds may differ by, and the file system's coarse clock with it.
-const PID_FILE_SLACK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How many times `stop_within` lie between an ignored stop signal and a KILL that follows it: systemd waits for 90 s.
 const HEEDING: u32 = 8;
@@ -196,7 +189,7 @@ impl Engine {
             held_address |= c.change == PathChange::Created;
             cleaned_up |= matches!(c.change, PathChange::Removed | PathChange::RenamedAway);
         }
-        let (seq, now) = (self.seq, self.now);
+        let (seq, at) = (self.seq, self.at);
         let service = &mut self.services[s];
         let parents = process
             .parent
@@ -230,7 +223,7 @@ impl Engine {
             .map(|(_, i)| *i)
             .filter(|i| *i != instance)
             .collect();
-        service.family.add(&process, parents.is_none(), now);
+        service.family.add(&process, parents.is_none(), at);
         for (child, _) in &children {
             if let Some(m) = service.members.get(child) {
                 service.family.has_parent(&m.process);
@@ -241,7 +234,7 @@ impl Engine {
             Member {
                 process: process.clone(),
                 instance,
-                joined: now,
+                joined: at,
                 exec_at: None,
                 asked: None,
                 heard: None,
@@ -259,7 +252,7 @@ impl Engine {
             service.merge_instances(instance, other);
         }
         // Its place is taken for good, also once the one that took it has ended.
-        service.deaths.retain(|d| d.was_main || d.at >= now);
+        service.deaths.retain(|d| d.was_main || d.at >= at);
         service.note_evidence(&id);
         self.member_of.entry(id).or_default().push(s);
         if met == Met::Level {
@@ -272,7 +265,7 @@ impl Engine {
 
     /// Decides which instances count and which process is the main one.
     pub(super) fn qualify(&mut self, s: usize) {
-        let now = self.now;
+        let (now, at) = (self.now, self.at);
         let holders: BTreeSet<ProcId> = self.services[s]
             .sites
             .iter()
@@ -289,8 +282,8 @@ impl Engine {
         }
         let instance_of = |id: Option<ProcId>| Some(service.members.get(&id?)?.instance);
         let named = [
-            instance_of(service.named_by_unit()),
-            instance_of(service.named_by_pid_file()),
+            instance_of(service.named_by_unit()).map(|i| (i, at)),
+            instance_of(service.named_by_pid_file()).map(|i| (i, at.min(service.pid_file_written()))),
         ];
         let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
         let tells_helpers = service.unit_tells_helpers();
@@ -302,11 +295,18 @@ impl Engine {
             ..
         } = service;
         for (n, i) in instances.iter_mut().filter(|(_, i)| i.qualified.is_none()) {
-            let by_name = i.evident || i.of_unit && !tells_helpers || named.contains(&Some(*n));
+            let evident = i.evident || i.of_unit && !tells_helpers;
+            let named = named.iter().flatten().filter(|(named, _)| named == n);
             let old_enough = i.root.start + decl.ready_within;
-            if by_name || plain && old_enough <= now {
-                i.qualified = Some(now);
-                deaths.retain(|d| !d.was_main || d.at >= now);
+            // When it came to count, not when that was told.
+            let since = named
+                .map(|(_, since)| (*since).max(i.root.start))
+                .chain(evident.then_some(at))
+                .chain((plain && old_enough <= now).then_some(old_enough))
+                .min();
+            if let Some(since) = since {
+                i.qualified = Some(since);
+                deaths.retain(|d| !d.was_main || d.at >= since);
             } else if plain {
                 due = Some(due.map_or(old_enough, |d| d.min(old_enough)));
             }
@@ -639,6 +639,9 @@ impl Engine {
         if !counted {
             service.may_have_been_main(&end);
         }
+        if !counted || !was_main {
+            service.may_have_been_named(&end, m.heard);
+        }
         if was_main {
             service.main = None;
             if counted && kind == EndKind::Crash && settled && !follows_crash {
@@ -809,7 +812,7 @@ impl ServiceState {
     fn note_evidence(&mut self, id: &ProcId) {
         let Some(m) = self.members.get(id) else { return };
         let by_unit = self.decl.unit.is_some() && m.process.unit == self.decl.unit;
-        let evident = self.decl.pid == Some(id.pid) || m.held_address || self.pid_file_writers.contains(id);
+        let evident = self.decl.pid == Some(id.pid) || m.held_address;
         if let Some(i) = self.instances.get_mut(&m.instance) {
             i.of_unit |= by_unit;
             i.evident |= evident;
@@ -826,21 +829,6 @@ impl ServiceState {
         }
     }
 
-    /// A stop signal can reach the process that the PID file names before the file is read.
-    fn asked_as_main(&mut self) {
-        let written = self.pid_file.as_ref().map(|(f, ..)| f.modified);
-        let Some(named) = self.named_by_pid_file() else {
-            return;
-        };
-        let Some(m) = self.members.get_mut(&named) else {
-            return;
-        };
-        let heard = m.heard.as_ref().filter(|h| written.is_some_and(|w| w <= h.at));
-        if let (None, Some(heard)) = (&m.asked, heard.cloned()) {
-            self.ask(&named, Some(heard));
-        }
-    }
-
     /// Says who asked a member to stop. `None`: nobody, after all.
     pub(super) fn ask(&mut self, id: &ProcId, asked: Option<Asked>) {
         let Some(m) = self.members.get_mut(id) else { return };
@@ -854,31 +842,6 @@ impl ServiceState {
             i.asked.insert((new.seq, *id));
         }
         m.asked = asked;
-    }
-
-    /// If it is a member, or turns out to be one, its instance counts.
-    pub(super) fn wrote_pid_file(&mut self, id: ProcId) {
-        if self.pid_file_writers.len() == KEPT {
-            self.pid_file_writers.pop_front();
-        }
-        self.pid_file_writers.push_back(id);
-        self.note_evidence(&id);
-    }
-
-    /// The living member that the PID file names, if it is the one that the file was written for.
-    pub(super) fn named_by_pid_file(&self) -> Option<ProcId> {
-        let (state, ..) = self.pid_file.as_ref()?;
-        let process = state
-            .process
-            .as_ref()
-            .filter(|_| matches!(state.content, PidFileContent::Pid(_)))?;
-        self.members.contains_key(&process.id).then_some(process.id)
-    }
-
-    /// Whether the process was there when the PID file was written. Without another selector, that is what tells it from
-    /// one that was given a used pid.
-    pub(super) fn pid_file_is_about(state: &crate::event::PidFileState, process: &Process) -> bool {
-        process.start <= state.modified + PID_FILE_SLACK
     }
 
     pub(super) fn merge_instances(&mut self, into: u32, from: u32) {

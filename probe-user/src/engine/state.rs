@@ -108,7 +108,7 @@ impl Asked {
 pub(super) struct Member {
     pub(super) process: Process,
     pub(super) instance: u32,
-    /// When the engine met it.
+    /// When what the engine met it by happened.
     pub(super) joined: Nanos,
     /// The last exec of its own that was told.
     pub(super) exec_at: Option<Nanos>,
@@ -274,8 +274,10 @@ pub(super) struct ServiceState {
     pub(super) gave_up: Option<super::heal::GaveUp>,
     /// Ends of processes of the unit, until systemd says whether they were the main one.
     pub(super) unconfirmed: VecDeque<End>,
-    /// Who wrote the PID file last, also before it was told of them.
+    /// Who made the PID file or renamed another one to its name.
     pub(super) pid_file_writers: VecDeque<ProcId>,
+    /// Ends of those, until the file is read, and the stop signals that they were sent.
+    pub(super) unread: VecDeque<(End, Option<Asked>)>,
     /// The last sign of life, and its event.
     pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.
@@ -318,6 +320,7 @@ impl ServiceState {
             gave_up: None,
             unconfirmed: VecDeque::new(),
             pid_file_writers: VecDeque::new(),
+            unread: VecDeque::new(),
             beat: None,
             down: None,
             refused: BTreeMap::new(),
@@ -365,4 +368,12 @@ impl ServiceState {
     pub(super) fn stopped_as_asked(&self) -> bool {
         self.last_end.as_ref().is_some_and(End::explains_leftovers) && self.qualified().next().is_none()
     }
+}
+
+/// The newest are kept.
+pub(super) fn keep<T>(ends: &mut VecDeque<T>, end: T) {
+    if ends.len() == DEATHS_KEPT {
+        ends.pop_front();
+    }
+    ends.push_back(end);
 }

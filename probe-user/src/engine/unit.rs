@@ -1,7 +1,5 @@
 //! systemd units: what systemd says of them, and what follows for the service.
 
-use std::collections::VecDeque;
-
 use serde_json::json;
 
 use crate::{
@@ -14,7 +12,7 @@ use super::{
     finding::EventKind,
     process::{Met, is_a_death},
     show::describe,
-    state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Member, ServiceState},
+    state::{Ask, Asked, End, EndKind, Member, ServiceState, keep},
 };
 
 /// What systemd last said, when that was, and the event that tells it.
@@ -174,16 +172,23 @@ impl ServiceState {
         };
         self.unconfirmed
             .retain(|e| at.since(e.at) < self.decl.ready_within);
-        let Some(mut end) = self.unconfirmed.iter().rfind(|e| main(e)).cloned() else {
+        let Some(end) = self.unconfirmed.iter().rfind(|e| main(e)).cloned() else {
             return;
         };
         self.unconfirmed.clear();
+        self.confirm_end(end);
+    }
+
+    /// A process that ended was the main one, as is only known now.
+    pub(super) fn confirm_end(&mut self, mut end: End) {
         end.was_main = true;
         if self.remembered.take() != Some(end.process.id) {
             self.generation += 1;
         }
+        end.generation = self.generation;
         self.generation_instance = None;
         self.ready = false;
+        self.deaths.retain(|e| e.process.id != end.process.id);
         if is_a_death(&end, &self.decl.signals.handled) {
             keep(&mut self.deaths, end.clone());
         }
@@ -231,13 +236,6 @@ impl ServiceState {
             keep(&mut self.deaths, last);
         }
     }
-}
-
-fn keep(ends: &mut VecDeque<End>, end: End) {
-    if ends.len() == DEATHS_KEPT {
-        ends.pop_front();
-    }
-    ends.push_back(end);
 }
 
 /// Whether the unit had the job while the process lived. systemd was asked for the job first and for the main process

@@ -93,7 +93,7 @@ impl Driver {
             let more = self.choose(4);
             for _ in 0..=more {
                 // Whom a PID file names is read before that process ends: nothing else tells of it.
-                if self.host.pid_file_written {
+                if self.host.pid_file_written || self.read_pid_file {
                     break;
                 }
                 if let Some(d) = self.host.step() {
@@ -128,7 +128,7 @@ impl Driver {
     fn meanwhile(&mut self) {
         if self.choose(4) == 3 {
             while !self.host.todo.is_empty() && !matches!(self.host.todo[0], Action::Wait { .. }) {
-                if self.host.pid_file_written {
+                if self.host.pid_file_written || self.read_pid_file {
                     break;
                 }
                 let _ = self.host.step();
