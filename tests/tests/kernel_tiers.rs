@@ -1,5 +1,5 @@
 //! What probe does where the kernel refuses its trampolines: it starts, says what it lost, and goes on in the tracepoint tier.
-//! The other tests show that this tier finds what it can see.
+//! `cargo xtask vm` runs this on several kernels with ftrace turned off, which refuses them all.
 
 use probe_tests::{KernelScene as Scene, Sandbox, probe, run};
 use serde_json::Value;
@@ -33,7 +33,7 @@ fn takes_trampolines() -> bool {
 #[test]
 fn where_every_trampoline_is_refused_doctor_says_what_is_lost() {
     if takes_trampolines() {
-        eprintln!("skipped: this kernel takes trampolines");
+        eprintln!("skipped: this kernel takes trampolines while kernel.ftrace_enabled is 1");
         return;
     }
     let report = doctor("auto");
@@ -67,7 +67,7 @@ fn where_every_trampoline_is_refused_doctor_says_what_is_lost() {
 #[test]
 fn where_every_trampoline_is_refused_each_service_says_what_is_lost() {
     if takes_trampolines() {
-        eprintln!("skipped: this kernel takes trampolines");
+        eprintln!("skipped: this kernel takes trampolines while kernel.ftrace_enabled is 1");
         return;
     }
     let scene = Scene::abstract_name();
@@ -93,7 +93,7 @@ fn where_every_trampoline_is_refused_each_service_says_what_is_lost() {
 #[test]
 fn the_fentry_tier_is_an_error_where_the_kernel_refuses_it() {
     if takes_trampolines() {
-        eprintln!("skipped: this kernel takes trampolines");
+        eprintln!("skipped: this kernel takes trampolines while kernel.ftrace_enabled is 1");
         return;
     }
     let unix = Sandbox::new().path("a.sock").display().to_string();
@@ -128,4 +128,30 @@ fn the_tracepoint_tier_takes_no_trampoline() {
 fn this_kernel_has_every_member_that_is_read() {
     let cannot_see = doctor("auto")["cannot_see"].to_string();
     assert!(!cannot_see.contains("this kernel has no"), "{cannot_see}");
+}
+
+/// As in the tracepoint tier, also where it was not asked for.
+#[test]
+fn where_every_trampoline_is_refused_sockets_are_seen_all_the_same() {
+    if takes_trampolines() {
+        eprintln!("skipped: this kernel takes trampolines while kernel.ftrace_enabled is 1");
+        return;
+    }
+    for mut scene in [
+        Scene::unix(),
+        Scene::inet("tcp", "127.0.0.1"),
+        Scene::inet("udp", "[::1]"),
+    ] {
+        assert!(!scene.is_fentry());
+        let begin = scene.beginning();
+        scene.tell("listen");
+        scene.expect(begin);
+        scene.daemon.kill("KILL");
+        scene.daemon.wait_gone();
+        scene
+            .watch
+            .expect_event("exit", Scene::SERVICE, "by KILL", |_| true);
+        scene.expect(&[begin, &["close"]].concat());
+        scene.watch.stop();
+    }
 }
