@@ -2,10 +2,13 @@
 
 use std::{fmt, ops, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds on the boot clock (`CLOCK_BOOTTIME`), which goes on while the machine sleeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Nanos(pub u64);
 
@@ -35,6 +38,40 @@ impl fmt::Display for Nanos {
     }
 }
 
+/// Nanoseconds since the Unix epoch on the wall clock, for what outlives a boot. It goes backwards when it is set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Wall(pub i64);
+
+impl Wall {
+    /// The time since `earlier`, zero if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        u64::try_from(self.0.saturating_sub(earlier.0)).map_or(Duration::ZERO, Duration::from_nanos)
+    }
+}
+
+impl ops::Add<Duration> for Wall {
+    type Output = Self;
+
+    fn add(self, d: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)),
+        )
+    }
+}
+
+impl ops::Sub<Duration> for Wall {
+    type Output = Self;
+
+    fn sub(self, d: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)),
+        )
+    }
+}
+
 fn read(clock: libc::clockid_t) -> Nanos {
     let mut t = libc::timespec {
         tv_sec: 0,
@@ -48,6 +85,11 @@ fn read(clock: libc::clockid_t) -> Nanos {
 /// Now, on the boot clock.
 pub fn now() -> Nanos {
     read(libc::CLOCK_BOOTTIME)
+}
+
+/// Now, on the wall clock.
+pub fn wall() -> Wall {
+    Wall(read(libc::CLOCK_REALTIME).0 as i64)
 }
 
 /// The boot-clock time of a moment on `CLOCK_MONOTONIC`, which stands still while the machine sleeps. A sleep since

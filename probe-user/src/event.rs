@@ -3,13 +3,14 @@
 //! *Edges* tell that something happened at a moment. *Levels* tell how something was at a moment, and are what verdicts
 //! rest on. Every event carries its own time; its `time_source` says whose clock read it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     address::{Address, Site},
     clock::Nanos,
+    config::Config,
     signal::Signal,
 };
 
@@ -32,6 +33,11 @@ impl ProcId {
             pid,
             start_ticks: start.0 / (1_000_000_000 / TICKS),
         }
+    }
+
+    /// When it began, as exactly as the identity tells.
+    pub fn start(self) -> Nanos {
+        Nanos(self.start_ticks.saturating_mul(1_000_000_000 / TICKS))
     }
 }
 
@@ -484,6 +490,20 @@ pub enum What {
     },
     Snapshot(Snapshot),
     // About probe itself.
+    /// From here on this is declared. Services that are declared as before keep their state.
+    Reload {
+        config: Box<Config>,
+        /// What the declared executables are now, by path.
+        exes: BTreeMap<String, FileId>,
+    },
+    /// An earlier run of probe knew this of a service. To be told before the first snapshot.
+    Remembered {
+        service: String,
+        /// Lives of its main process until then.
+        generation: u64,
+        /// The last of them, where it was of this boot: if it still lives, that life goes on.
+        main: Option<ProcId>,
+    },
     /// Events were lost. Verdicts are unknown until a snapshot that began after this settles them.
     Lost {
         source: String,

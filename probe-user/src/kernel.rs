@@ -10,6 +10,7 @@ mod maps;
 pub mod offsets;
 pub mod plan;
 mod ring;
+mod task_files;
 
 use std::{
     collections::BTreeMap,
@@ -39,6 +40,7 @@ pub use self::{
     maps::{MapsError, PastProcess, Wanted},
     plan::{Plan, Tier},
     ring::Ring,
+    task_files::{TaskFiles, TaskFilesError},
 };
 use crate::{
     clock::Nanos,

@@ -1,15 +1,26 @@
 //! probe: the truth about the daemons on a Linux host. See `ARCHITECTURE.md` for where things are.
 
 pub mod address;
+pub mod api;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod history;
+pub mod hooks;
 pub mod kernel;
+pub mod metrics;
+pub mod lock;
+pub mod reclaim;
 pub mod report;
 
 pub mod runtime;
 pub mod signal;
+pub mod silence;
 pub mod sources;
+pub mod stream;
 pub mod trace;
+pub mod who;
+pub mod tree;

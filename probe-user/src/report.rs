@@ -4,7 +4,10 @@ mod escape;
 pub mod filter;
 mod human;
 mod json;
+mod look;
+mod numbered;
 mod watching;
+mod who;
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +16,19 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+pub(crate) use self::numbered::numbered;
 pub use self::{
+    escape::plain,
     filter::{Filter, KindName, LineType},
+    json::line as json_line,
+    look::{Look, span},
     watching::{BlindSpot, Watching, blind_spots},
+    who::who,
 };
-use crate::{clock::Nanos, engine::finding::Effect};
+use crate::{
+    clock::Nanos,
+    engine::finding::{Effect, Finding},
+};
 
 /// How lines look and which are written.
 #[derive(Debug, Clone)]
@@ -104,6 +115,23 @@ impl Reporter {
         }
         written
     }
+}
+
+/// The JSON line of a finding, with the line feed.
+pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
+    let options = Options {
+        json: true,
+        color: false,
+        wall_offset_ns,
+        epoch: String::new(),
+        filter: Filter::default(),
+        time_zone: TimeZone::UTC,
+    };
+    let mut line = Vec::with_capacity(1024);
+    // Writing to memory does not fail.
+    _ = json::finding(&mut line, &options, finding);
+    line.push(b'\n');
+    line
 }
 
 impl Options {

@@ -19,6 +19,7 @@ mod sandbox;
 mod scene;
 mod sentinel;
 mod stage;
+mod unit;
 mod watch;
 
 pub use ask::{Output, probe, run};
@@ -35,4 +36,5 @@ pub use redis::Redis;
 pub use sandbox::{Sandbox, free_port};
 pub use scene::Scene;
 pub use stage::Stage;
+pub use unit::{Manager, Unit, UnitFile};
 pub use watch::{Watch, finding_lines, replay};

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{self, BufWriter, StdoutLock, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use probe_user::{
     event::Event,
     kernel::{Kernel, LoadOptions, LogLevel},
     report::{Reporter, Watching as WatchingLine},
-    runtime::{Runtime, exe_ids},
+    runtime::{Poller, Ready, Runtime, exe_ids},
     sources::observer::{KernelTables, Observer},
     trace,
 };
@@ -106,7 +106,7 @@ fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
 }
 
 /// Adds what runs here and is not declared, and the socket files that nothing holds.
-fn discover(config: &mut Config, observer: &mut Observer) -> anyhow::Result<()> {
+pub(super) fn discover(config: &mut Config, observer: &mut Observer) -> anyhow::Result<()> {
     let listeners = observer
         .listening_everything()
         .context("cannot discover what listens here")?;
@@ -140,7 +140,7 @@ fn log_level(level: BpfLog) -> LogLevel {
 }
 
 /// Keeps the services of these names.
-fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
+pub(super) fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }
@@ -193,14 +193,11 @@ impl Watching {
         let mut term = tokio::signal::unix::signal(SignalKind::terminate())?;
         let mut int = tokio::signal::unix::signal(SignalKind::interrupt())?;
         let mut hup = tokio::signal::unix::signal(SignalKind::hangup())?;
-        // The descriptors are registered twice over: tokio must not own what the runtime reads.
-        let fds = self.runtime.fds().map(|fd| fd.try_clone_to_owned());
-        let [ring, closes, directories, files, heartbeats] = fds;
-        let (ring, closes) = (register(ring?)?, register(closes?)?);
-        let (directories, files) = (register(directories?)?, register(files?)?);
-        let heartbeats = register(heartbeats?)?;
+        let mut poller = Poller::new(&self.runtime)?;
+        // Registered twice over: tokio must not own what the poller waits on.
+        let ready_fd = register(poller.as_fd().try_clone_to_owned()?)?;
         let log_fd = match &log {
-            Some(l) => Some(register(std::os::fd::AsFd::as_fd(l).try_clone_to_owned()?)?),
+            Some(l) => Some(register(l.as_fd().try_clone_to_owned()?)?),
             None => None,
         };
         let mut first = Vec::new();
@@ -222,13 +219,7 @@ impl Watching {
         };
         tokio::pin!(end);
         loop {
-            let due = self.runtime.deadline().map(|at| at.since(clock::now()));
-            let timer = async {
-                match due {
-                    Some(d) => sleep(d).await,
-                    None => std::future::pending().await,
-                }
-            };
+            poller.arm(self.runtime.deadline())?;
             let out = &mut self.out;
             let mut sink = |e: &Effect| out.effect(e);
             tokio::select! {
@@ -237,35 +228,28 @@ impl Watching {
                 _ = int.recv() => break,
                 _ = hup.recv() => break,
                 () = &mut end => break,
-                ready = ring.readable() => {
-                    // Cleared first: what comes while draining makes it ready again.
-                    ready?.clear_ready();
-                    self.runtime.drain(&mut sink);
-                }
-                ready = closes.readable() => {
-                    ready?.clear_ready();
-                    self.runtime.drain(&mut sink);
-                }
-                ready = directories.readable() => {
-                    ready?.clear_ready();
-                    self.runtime.drain(&mut sink);
-                }
-                ready = files.readable() => {
-                    ready?.clear_ready();
-                    self.runtime.drain(&mut sink);
-                }
-                ready = heartbeats.readable() => {
-                    ready?.clear_ready();
-                    self.runtime.drain(&mut sink);
-                }
                 event = next_unit(&mut units) => self.runtime.tell(event, &mut sink),
+                guard = ready_fd.readable() => {
+                    let mut guard = guard?;
+                    let ready = poller.wait(false)?;
+                    // What is left stays ready, and nobody tells of it again.
+                    match ready == Ready::default() {
+                        true => guard.clear_ready(),
+                        false => guard.retain_ready(),
+                    }
+                    if ready.sources {
+                        self.runtime.drain(&mut sink);
+                    }
+                    if ready.deadline {
+                        self.runtime.tick(&mut sink);
+                    }
+                }
                 ready = readable(log_fd.as_ref()) => {
                     ready?;
                     if let Some(log) = &mut log {
                         log.flush();
                     }
                 }
-                () = timer => self.runtime.tick(&mut sink),
             }
             self.out.flush()?;
         }

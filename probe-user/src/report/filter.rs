@@ -38,11 +38,26 @@ impl Filter {
         self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 
+    /// Whether events of this kind are written.
+    pub(crate) fn event(&self, kind: EventKind) -> bool {
+        self.line_type(LineType::Event) && self.kind(KindName::Event(kind))
+    }
+
+    /// Whether findings of this kind are written.
+    pub(crate) fn finding(&self, kind: Kind) -> bool {
+        self.line_type(LineType::Finding) && self.kind(KindName::Finding(kind))
+    }
+
+    /// Whether losses are written.
+    pub(crate) fn lost(&self) -> bool {
+        self.line_type(LineType::Lost)
+    }
+
     pub(super) fn effect(&self, effect: &Effect) -> bool {
         match effect {
-            Effect::Show(s) => self.line_type(LineType::Event) && self.kind(KindName::Event(s.kind)),
-            Effect::Find(f) => self.line_type(LineType::Finding) && self.kind(KindName::Finding(f.kind)),
-            Effect::Lost { .. } => self.line_type(LineType::Lost),
+            Effect::Show(s) => self.event(s.kind),
+            Effect::Find(f) => self.finding(f.kind),
+            Effect::Lost { .. } => self.lost(),
             _ => false,
         }
     }

@@ -10,8 +10,9 @@ use super::{Options, Watching, escape, filter};
 use crate::{
     address::Address,
     clock::Nanos,
-    engine::finding::{Finding, FindingState, Kind, Severity, Shown},
+    engine::finding::{EventKind, Finding, FindingState, Kind, Severity, Shown},
     event::{Process, TimeSource},
+    stream::Action,
 };
 
 /// The version of the contract. It changes when a field goes, not when one comes.
@@ -113,6 +114,81 @@ pub(super) fn lost(line: &mut Vec<u8>, source: &str, count: u64) -> io::Result<(
     )
 }
 
+/// One JSON object and a line end: an answer that is no stream.
+///
+/// # Errors
+/// When the value can't be written as JSON.
+pub fn line(line: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    write(line, value)?;
+    line.push(b'\n');
+    Ok(())
+}
+
+/// What probe itself did. It has no `seq`: the engine did not say it, and no finding rests on it.
+pub(super) fn action(line: &mut Vec<u8>, options: &Options, action: &Action) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        v: u32,
+        r#type: &'static str,
+        seq: Option<u64>,
+        epoch: &'a str,
+        at: At,
+        boot_ns: Nanos,
+        time_source: TimeSource,
+        service: Option<&'a str>,
+        kind: &'static str,
+        process: Option<()>,
+        subject: Option<&'a str>,
+        action: &'static str,
+        outcome: &'static str,
+        cause: Option<&'a str>,
+        #[serde(flatten)]
+        facts: BTreeMap<&'a str, &'a Value>,
+        actor: Option<()>,
+        summary: &'a str,
+    }
+    let taken = ["action", "outcome", "cause", "summary", "cursor"];
+    let facts = action.facts.iter().map(|(name, value)| (name.as_str(), value));
+    write(
+        line,
+        &Line {
+            v: V,
+            r#type: "event",
+            seq: None,
+            epoch: &options.epoch,
+            at: At(options.wall(action.at)),
+            boot_ns: action.at,
+            time_source: TimeSource::Observed,
+            service: action.service.as_deref(),
+            kind: filter::event_kind(EventKind::Action),
+            process: None,
+            subject: action.subject.as_deref(),
+            action: action.what.name(),
+            outcome: action.outcome.name(),
+            cause: action.cause.as_deref(),
+            facts: facts
+                .filter(|(name, _)| !RESERVED.contains(name) && !taken.contains(name))
+                .collect(),
+            actor: None,
+            summary: &action.summary,
+        },
+    )
+}
+
+/// Adds a field to the object that ends here.
+pub(super) fn append(line: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    let from = line.len();
+    let open = line.pop();
+    debug_assert_eq!(open, Some(b'}'), "an object");
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+    serde_json::to_writer(&mut *line, value).map_err(io::Error::from)?;
+    escape::json_controls(line, from);
+    line.push(b'}');
+    Ok(())
+}
+
 fn write(line: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
     let from = line.len();
     serde_json::to_writer(&mut *line, value).map_err(io::Error::from)?;
@@ -127,7 +203,7 @@ struct EventLine<'a> {
 }
 
 /// Names that mean the same in every event; a fact can't take one.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 14] = [
     "v",
     "type",
     "seq",
@@ -140,6 +216,8 @@ const RESERVED: [&str; 12] = [
     "process",
     "subject",
     "actor",
+    "summary",
+    "cursor",
 ];
 
 impl Serialize for EventLine<'_> {

@@ -12,6 +12,7 @@ use std::{
 use super::path::file_id;
 use crate::{
     address::Address,
+    config::Config,
     event::{FileId, Process, What},
 };
 
@@ -26,6 +27,12 @@ pub struct SocketNames {
 }
 
 impl SocketNames {
+    /// All that the configuration declares.
+    pub fn of(config: &Config) -> Self {
+        let addresses = config.services.iter().flat_map(|s| &s.listen);
+        Self::new(addresses.filter_map(|a| a.path().map(Path::to_owned)))
+    }
+
     pub fn new(declared: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             declared: declared.into_iter().collect(),

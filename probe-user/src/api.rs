@@ -1,0 +1,3 @@
+//! What the daemon answers, over HTTP on a UNIX socket.
+
+pub mod types;

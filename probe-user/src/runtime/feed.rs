@@ -1,0 +1,97 @@
+//! Hands the engine its events, and does what it wants done.
+
+use super::{Runtime, Sink, observed};
+use crate::{
+    clock,
+    engine::Effect,
+    event::{Event, SnapshotReason, What},
+    sources::{declared_paths::PidFile, process_state},
+};
+
+/// Snapshots that one snapshot may lead to, each because it met processes that the kernel was not yet following.
+const RESYNC_ROUNDS: usize = 8;
+/// Looks that are repeated at once because a holder's descriptor was gone. One that lives in a thread's own table never
+/// shows in `/proc/PID/fd`.
+const FOLLOW_ROUNDS: usize = 64;
+
+impl Runtime {
+    /// Feeds the engine until nothing is left to do.
+    pub(super) fn run(&mut self, sink: &mut Sink<'_>) {
+        let mut rounds = 0;
+        self.follow_rounds = FOLLOW_ROUNDS;
+        loop {
+            self.feed_queue(sink);
+            self.follow_mains();
+            if let Some(site) = self.settle.pop_first() {
+                self.look_at(&site);
+            } else if let Some(file) = self.read_pid_files.pop_first() {
+                self.read_pid_file(&file);
+            } else if let Some(id) = self.looks.pop_first() {
+                let at = clock::now();
+                let state = process_state::look(id);
+                self.tell_level(at, What::Process(state));
+            } else if let Some(reason) = self.resync.take() {
+                rounds += 1;
+                if rounds > RESYNC_ROUNDS {
+                    tracing::warn!("processes keep appearing faster than they can be followed; going on");
+                    return;
+                }
+                self.look_at_all(reason);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Hands over what waits, and does nothing else.
+    pub(super) fn feed_queue(&mut self, sink: &mut Sink<'_>) {
+        while let Some(event) = self.queue.pop_front() {
+            self.feed(event, sink);
+        }
+    }
+
+    fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
+        let now = clock::now();
+        if let Some(trace) = &mut self.trace
+            && let Err(e) = trace.write(now, &event)
+        {
+            tracing::error!("recording stops: {e}");
+            self.trace_error = Some(e);
+            self.trace = None;
+        }
+        for effect in self.engine.apply(event, now) {
+            match effect {
+                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(&effect),
+                Effect::Settle(site) => {
+                    self.settle.insert(site);
+                }
+                Effect::ReadPidFile(path, of) => {
+                    self.read_pid_files.insert(PidFile { path, of });
+                }
+                Effect::Look(id) => {
+                    self.looks.insert(id);
+                }
+                Effect::Supervise(id, start) => {
+                    if let Err(e) = self.kernel.supervise(id, start) {
+                        tracing::warn!("process {} cannot be followed: {e}", id.pid);
+                        self.queue.push_back(observed(What::Lost {
+                            source: "supervised".into(),
+                            count: 1,
+                        }));
+                    }
+                }
+                Effect::Forget(id) => {
+                    if let Err(e) = self.kernel.forget(id) {
+                        tracing::warn!("process {} goes on being followed: {e}", id.pid);
+                    }
+                }
+                Effect::Resync(reason) => {
+                    // A snapshot that settles a loss settles everything else too.
+                    if self.resync != Some(SnapshotReason::Loss) {
+                        self.resync = Some(reason);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Looks at what the engine wants to know: addresses, PID files, executables, everything.
+
+use std::collections::BTreeSet;
+
+use super::{Runtime, exe_ids, observed, wanted};
+use crate::{
+    address::{Address, Site},
+    clock,
+    event::{AddressState, ProcId, Process, SnapshotReason, What},
+    sources::{
+        close_watch::CloseWatchError,
+        declared_paths::{Declared, PidFile},
+        pid_file, process,
+    },
+};
+
+impl Runtime {
+    /// Main processes that began or ended may have other roots and network namespaces than those before them.
+    pub(super) fn follow_mains(&mut self) {
+        // Before the first snapshot nobody has joined anything.
+        if self.resync == Some(SnapshotReason::Start) {
+            return;
+        }
+        let changed = self.views.follow(self.engine.mains());
+        for i in changed {
+            self.watch_paths(i);
+            self.settle.extend(self.views.sites(i));
+            for declared in self.paths.of_service(i).to_vec() {
+                self.look_again(declared);
+            }
+        }
+    }
+
+    /// The service's main process may have changed its root directory since its paths were looked at.
+    pub(super) fn refresh(&mut self, service: Option<usize>) {
+        if let Some(i) = service
+            && self.views.refresh(i)
+        {
+            self.watch_paths(i);
+        }
+    }
+
+    /// Watches the paths of a service where they are now.
+    pub(super) fn watch_paths(&mut self, i: usize) {
+        let moved = self.paths.update(i, self.views.service(i));
+        for place in &moved.gone {
+            self.directories.remove(place.clone());
+            self.files.forget(place);
+        }
+        self.directories.add_all(moved.new);
+        self.follow_changers();
+    }
+
+    /// Where a directory refuses fanotify, trampolines tell who changed a path in it.
+    pub(super) fn follow_changers(&mut self) {
+        let mut paths = self.paths.all();
+        let needed = paths.any(|path| self.directories.is_without_actor(path));
+        drop(paths);
+        self.kernel.follow_changers(needed);
+    }
+
+    pub(super) fn look_again(&mut self, declared: Declared) {
+        match declared {
+            Declared::Socket(site) => {
+                self.settle.insert(site);
+            }
+            Declared::PidFile(file) => {
+                self.read_pid_files.insert(file);
+            }
+        }
+    }
+
+    pub(super) fn watch_pid_file(&mut self, file: &PidFile) {
+        let Some(owner) = self.paths.owner(file) else {
+            return;
+        };
+        for place in self.views.service(owner).places(file.path.as_ref()) {
+            if let Err(e) = self.files.watch(&place) {
+                tracing::warn!("changes of {place} may be noticed late: {e}");
+            }
+        }
+    }
+
+    pub(super) fn read_pid_file(&mut self, file: &PidFile) {
+        let Some(owner) = self.paths.owner(file) else {
+            return;
+        };
+        self.refresh(Some(owner));
+        // Watched first: what is written after this reading is told.
+        self.watch_pid_file(file);
+        let at = clock::now();
+        let view = self.views.service(owner);
+        let state = pid_file::read(file.path.as_ref(), file.of.as_deref(), view);
+        self.tell_level(at, What::PidFile(state));
+    }
+
+    pub(super) fn look_at(&mut self, site: &Site) {
+        self.refresh(self.views.owner(site));
+        let at = clock::now();
+        let state = self.observer.site(site, &self.views.of(site));
+        self.follow_sockets(&state);
+        self.tell_level(at, What::Address(state));
+    }
+
+    /// An upgrade puts another file under the path of an executable: the kernel must report what runs that one.
+    pub(super) fn look_at_executables(&mut self) {
+        let now = exe_ids(&self.config);
+        if now == self.exes {
+            return;
+        }
+        if let Err(e) = self.kernel.want(&wanted(&self.config, &now)) {
+            tracing::warn!("a replaced executable cannot be followed: {e}");
+        }
+        let paths: BTreeSet<String> = now.keys().chain(self.exes.keys()).cloned().collect();
+        for path in paths {
+            let id = now.get(&path).copied();
+            if self.exes.get(&path).copied() != id {
+                self.queue.push_back(observed(What::Executable { path, id }));
+            }
+        }
+        self.exes = now;
+    }
+
+    pub(super) fn look_at_all(&mut self, reason: SnapshotReason) {
+        // A link to an executable may lead elsewhere without a change of the name itself.
+        self.look_at_executables();
+        let queue = &mut self.queue;
+        self.heartbeats
+            .initial(clock::now(), |what| queue.push_back(observed(what)));
+        for i in 0..self.config.services.len() {
+            self.refresh(Some(i));
+        }
+        let mut snapshot = self.observer.snapshot(&self.config, &self.views, reason);
+        // Members stay members for as long as they live, whether or not a declaration still selects them.
+        let listed: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
+        let others: Vec<Process> = self
+            .engine
+            .members()
+            .filter(|id| !listed.contains(id))
+            .filter_map(|id| process::read(id.pid).ok().flatten().filter(|p| p.id == id))
+            .collect();
+        snapshot.processes.extend(others);
+        for state in &snapshot.addresses {
+            self.follow_sockets(state);
+        }
+        let at = snapshot.began;
+        self.tell_level(at, What::Snapshot(snapshot));
+    }
+
+    /// Watches for the last close of every live socket of a declared address.
+    pub(super) fn follow_sockets(&mut self, state: &AddressState) {
+        for socket in &state.sockets {
+            self.names.note(socket.inode, &state.address);
+            match &state.address {
+                // The kernel reports its end by the port.
+                Address::Udp(_) => {}
+                // That of a TCP listener too, but not where the kernel chose the port.
+                Address::Tcp(_) | Address::Unix(_) | Address::Abstract(_) => {
+                    let mut watched = socket.holders.is_empty();
+                    for h in &socket.holders {
+                        match self.closes.watch(socket.inode, h.process.pid, h.fd) {
+                            Ok(()) => {
+                                watched = true;
+                                break;
+                            }
+                            // The descriptor is gone or another one by now; another holder's may serve, and if none
+                            // does, the holders have changed: look again.
+                            Err(CloseWatchError::AlreadyClosed { .. }) => {}
+                            Err(e) => {
+                                tracing::warn!(
+                                    "the close of a socket of {} may be noticed late: {e}",
+                                    state.address
+                                );
+                                watched = true;
+                                break;
+                            }
+                        }
+                    }
+                    if !watched && self.follow_rounds > 0 {
+                        self.follow_rounds -= 1;
+                        self.settle.insert(state.site());
+                    }
+                }
+            }
+        }
+    }
+}
