@@ -11,8 +11,8 @@ pub mod event;
 pub mod history;
 pub mod hooks;
 pub mod kernel;
-pub mod metrics;
 pub mod lock;
+pub mod metrics;
 pub mod reclaim;
 pub mod report;
 
@@ -22,5 +22,5 @@ pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
-pub mod who;
 pub mod tree;
+pub mod who;

@@ -176,7 +176,10 @@ impl Work<'_> {
         }
         kept.retain(|i| !i.handle.has_ended());
         // Who made the names mean something else may have been ended.
-        if view.process.is_some_and(|id| process::identity(id.pid) != Some(id)) {
+        if view
+            .process
+            .is_some_and(|id| process::identity(id.pid) != Some(id))
+        {
             view.process = None;
             view.refresh();
         }
