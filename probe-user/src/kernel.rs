@@ -144,14 +144,21 @@ impl Kernel {
     }
 
     /// What was lost since the last call, as (source, count): records that found no room (`ring:KIND`), processes that
-    /// found no room in the map (`supervised`), runs that the kernel skipped (`recursion:HOOK`), and records that could
-    /// not be decoded (`decode`).
+    /// found no room in the map (`supervised`), runs that the kernel skipped (`recursion:HOOK`), records that could not be
+    /// decoded (`decode`), and trampolines that are not called any more because somebody set kernel.ftrace_enabled to 0
+    /// (`trampolines`).
     pub fn lost(&mut self) -> Vec<(String, u64)> {
         let mut lost = self.maps.lost();
         let undecoded = self.undecoded.load(Ordering::Relaxed);
         if undecoded > self.reported_undecoded {
             lost.push(("decode".to_owned(), undecoded - self.reported_undecoded));
             self.reported_undecoded = undecoded;
+        }
+        if self.plan.uses(Tier::Fentry) {
+            let called = facts::trampolines_are_called();
+            if std::mem::replace(&mut self.facts.trampolines, called) && !called {
+                lost.push(("trampolines".to_owned(), 1));
+            }
         }
         for (name, now) in self.recursion_misses() {
             let before = self.reported_misses.insert(name.clone(), now).unwrap_or(0);
@@ -211,7 +218,7 @@ impl Kernel {
         if !CHANGERS.iter().all(|program| self.plan.is_attached(program)) {
             return false;
         }
-        if on == !self.changers.is_empty() {
+        if on != self.changers.is_empty() {
             return true;
         }
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);

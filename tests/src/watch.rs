@@ -359,7 +359,7 @@ impl Watch {
     }
 
     #[track_caller]
-    fn wait<T>(&self, what: &str, find: impl Fn(&[Line]) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, find: impl Fn(&[Line]) -> Option<T>) -> T {
         match self.log.wait(self.from.get(), Deadline::after(patience()), find) {
             Ok(found) => found,
             Err(NotSeen::InTime) => self.fail(&format!("waited {:?} in vain for {what}", patience())),

@@ -1,118 +1,99 @@
 //! A socket ends with its last holder, and not before: what the kernel tells when listeners are inherited, passed on, kept
 //! and dropped. `cargo xtask vm` runs this on several kernels.
 
-use probe_tests::{KernelScene as Scene, kill};
+use probe_tests::{Stage, kill};
 
 const BEGIN: [&str; 2] = ["bind", "listen"];
 const WHOLE: [&str; 3] = ["bind", "listen", "close"];
 
-fn listening() -> Scene {
-    let mut scene = Scene::unix();
-    scene.tell("listen");
-    // In the tracepoint tier a listener is known by a look, which an end can come before.
-    scene.expect(&BEGIN);
-    scene
+/// In the tracepoint tier a listener of UNIX is known by a look, which an end can come before.
+fn listen(stage: &mut Stage, service: &str) {
+    let begin = stage.beginning(service);
+    stage.tell(service, "listen");
+    stage.expect(service, begin);
 }
 
 #[test]
 fn kill_9() {
-    let mut scene = listening();
-    scene.daemon.kill("KILL");
-    scene.daemon.wait_gone();
-    scene.watch.expect("stale-socket", Scene::SERVICE);
-    scene.expect(&WHOLE);
-    scene.watch.stop();
-}
-
-#[test]
-fn kill_9_of_one_that_listens_on_tcp() {
-    let mut scene = Scene::inet("tcp", "127.0.0.1");
-    let begin = scene.beginning();
-    scene.tell("listen");
-    scene.expect(begin);
-    scene.daemon.kill("KILL");
-    scene.daemon.wait_gone();
-    scene.expect(&[begin, &["close"]].concat());
-    scene.watch.stop();
+    let mut stage = Stage::new(&[("file", "unix"), ("port", "tcp:127.0.0.1")]);
+    for service in ["file", "port"] {
+        listen(&mut stage, service);
+        stage.kill(service);
+        let begin = stage.beginning(service);
+        stage
+            .watch
+            .expect_event("close", service, "of its listener", |_| true);
+        stage.expect(service, &[begin, &["close"]].concat());
+    }
+    stage.watch.expect("stale-socket", "file");
+    stage.stop();
 }
 
 #[test]
 fn an_inherited_listener_ends_with_its_last_holder() {
-    let mut scene = listening();
-    let child: u32 = scene.daemon.tell("fork").parse().expect("a pid");
-    scene.daemon.kill("KILL");
-    scene.daemon.wait_gone();
-    scene.expect(&BEGIN);
+    let mut stage = Stage::new(&[("file", "unix")]);
+    listen(&mut stage, "file");
+    let child: u32 = stage.say("file", "fork").parse().expect("a pid");
+    stage.kill("file");
+    stage.expect("file", &BEGIN);
     kill("KILL", child);
-    scene.watch.expect("stale-socket", Scene::SERVICE);
-    scene.expect(&WHOLE);
-    scene.watch.stop();
+    stage.watch.expect("stale-socket", "file");
+    stage.expect("file", &WHOLE);
+    stage.stop();
 }
 
 #[test]
-fn an_exec_that_keeps_the_listener() {
-    let mut scene = listening();
-    scene.daemon.tell("exec");
-    scene.expect(&BEGIN);
-    scene.tell("close");
-    scene.expect(&WHOLE);
-    scene.watch.stop();
-}
+fn exec() {
+    let mut stage = Stage::new(&[("keeps", "unix"), ("closes", "unix"), ("child", "unix")]);
+    for service in ["keeps", "closes", "child"] {
+        listen(&mut stage, service);
+    }
+    stage.say("keeps", "exec");
+    stage.expect("keeps", &BEGIN);
+    stage.tell("keeps", "close");
+    stage.expect("keeps", &WHOLE);
 
-#[test]
-fn an_exec_that_closes_the_listener() {
-    let mut scene = listening();
-    scene.daemon.tell("exec-anew");
-    scene.expect(&WHOLE);
-    scene.watch.stop();
-}
+    // Without FD_CLOEXEC taken off.
+    stage.say("closes", "exec-anew");
+    stage.watch.expect_event("close", "closes", "by exec", |_| true);
+    stage.expect("closes", &WHOLE);
 
-#[test]
-fn an_exec_in_a_child_that_closes_its_copy() {
-    let mut scene = listening();
-    // The copy of the child goes at its exec; the listener stays.
-    scene.daemon.tell("fork-exec");
-    scene.expect(&BEGIN);
-    scene.tell("close");
-    scene.expect(&WHOLE);
-    scene.watch.stop();
+    // The copy of a child goes at its exec; the listener stays.
+    stage.say("child", "fork-exec");
+    stage.expect("child", &BEGIN);
+    stage.tell("child", "close");
+    stage.expect("child", &WHOLE);
+    stage.stop();
 }
 
 #[test]
 fn a_listener_that_is_passed_on() {
-    let mut scene = listening();
-    let mut heir = scene.another();
-    let (gifts, address) = (scene.sandbox.path("gifts"), scene.address.clone());
-    heir.tell(&format!("receive-at {}", gifts.display()));
-    scene.daemon.tell(&format!("give {address} {}", gifts.display()));
-    scene.tell("close");
+    let mut stage = Stage::new(&[("taken", "unix"), ("lost", "unix")]);
+    let gifts = stage.sandbox.path("gifts").display().to_string();
+    listen(&mut stage, "taken");
+    let mut heir = stage.another("taken");
+    heir.tell(&format!("receive-at {gifts}"));
+    let address = stage.actor("taken").address.clone();
+    stage.say("taken", &format!("give {address} {gifts}"));
+    stage.tell("taken", "close");
     // Nobody but the message holds it.
-    scene.expect(&BEGIN);
+    stage.expect("taken", &BEGIN);
     heir.tell(&format!("receive {address}"));
-    scene.expect(&BEGIN);
+    stage.expect("taken", &BEGIN);
     heir.tell(&format!("close {address}"));
-    scene.expect(&WHOLE);
-    scene.watch.stop();
-}
+    stage.expect("taken", &WHOLE);
 
-#[test]
-fn a_passed_listener_that_nobody_takes() {
-    let mut scene = listening();
-    let heir = {
-        let mut heir = scene.another();
-        let (gifts, address) = (scene.sandbox.path("gifts"), scene.address.clone());
-        heir.tell(&format!("receive-at {}", gifts.display()));
-        scene.daemon.tell(&format!("give {address} {}", gifts.display()));
-        heir
-    };
-    scene.tell("close");
-    scene.expect(&BEGIN);
     // With the receiving socket goes the message in its queue, and with that the listener.
+    listen(&mut stage, "lost");
+    let address = stage.actor("lost").address.clone();
+    stage.say("lost", &format!("give {address} {gifts}"));
+    stage.tell("lost", "close");
+    stage.expect("lost", &BEGIN);
     heir.kill("KILL");
     heir.wait_gone();
-    scene
+    stage
         .watch
-        .expect_event("close", Scene::SERVICE, "of the message's", |_| true);
-    scene.expect(&WHOLE);
-    scene.watch.stop();
+        .expect_event("close", "lost", "of the message's", |_| true);
+    stage.expect("lost", &WHOLE);
+    stage.stop();
 }

@@ -13,7 +13,7 @@ struct Mount(PathBuf);
 
 impl Mount {
     fn new(sandbox: &Sandbox, kind: &str) -> Self {
-        let at = sandbox.path("own");
+        let at = sandbox.path(kind);
         std::fs::create_dir(&at).expect("a directory");
         done(Command::new("mount").args(["-t", kind, "own"]).arg(&at));
         Self(at)
@@ -34,35 +34,6 @@ fn done(command: &mut Command) -> u32 {
     proc.pid()
 }
 
-/// Shows that the finding and the event of kind `event` name the process that `change` returns.
-#[track_caller]
-fn taken_away(kind: &str, event: &str, change: impl FnOnce(&Path) -> u32) {
-    let sandbox = Sandbox::new();
-    let mount = Mount::new(&sandbox, kind);
-    let exe = Daemon::install(&sandbox, "annad");
-    let path = mount.0.join("annad.sock");
-    let daemon = Daemon::at(&exe).unix(&path).start();
-    let listen = format!("listen = [\"unix:{}\"]", path.display());
-    let watch = Watch::start(&sandbox, &Daemon::service("annad", &exe, &listen));
-    let line = watch.expect_line("watching", "of the service", |l| l.value["service"] == "annad");
-    let by = change(&path);
-    let finding = watch.expect("orphaned-listener", "annad");
-    let event = watch.expect_event(event, "annad", "of the path", |_| true);
-    let may_be_unknown = line.raw.contains("who changed a path");
-    assert_eq!(
-        may_be_unknown,
-        line.value["tier"]["unix_socket"] != "fentry",
-        "{}",
-        line.raw
-    );
-    if finding.actor.is_some() || !may_be_unknown {
-        finding.by(by).says(daemon.pid());
-        assert_eq!(event.value["actor"]["pid"], by, "{}", event.raw);
-    }
-    // Before the daemon is killed: what probe would make of that is another test's.
-    watch.stop();
-}
-
 fn removed(path: &Path) -> u32 {
     done(Command::new("rm").arg("-f").arg(path))
 }
@@ -78,21 +49,38 @@ fn replaced(path: &Path) -> u32 {
 }
 
 #[test]
-fn removed_from_a_tmpfs() {
-    taken_away("tmpfs", "unlink", removed);
-}
-
-#[test]
-fn removed_from_a_ramfs() {
-    taken_away("ramfs", "unlink", removed);
-}
-
-#[test]
-fn renamed_on_a_ramfs() {
-    taken_away("ramfs", "rename", renamed);
-}
-
-#[test]
-fn replaced_on_a_ramfs() {
-    taken_away("ramfs", "rename", replaced);
+fn who_took_a_path_away() {
+    let sandbox = Sandbox::new();
+    let (tmpfs, ramfs) = (Mount::new(&sandbox, "tmpfs"), Mount::new(&sandbox, "ramfs"));
+    let cases: [(&str, &Mount, &str, fn(&Path) -> u32); 4] = [
+        ("gone", &tmpfs, "unlink", removed),
+        ("removed", &ramfs, "unlink", removed),
+        ("renamed", &ramfs, "rename", renamed),
+        ("replaced", &ramfs, "rename", replaced),
+    ];
+    let socket = |mount: &Mount, service: &str| mount.0.join(format!("{service}.sock"));
+    let mut config = String::new();
+    let mut daemons = Vec::new();
+    for (service, mount, ..) in &cases {
+        let (exe, path) = (Daemon::install(&sandbox, service), socket(mount, service));
+        let listen = format!("listen = [\"unix:{}\"]", path.display());
+        config.push_str(&Daemon::service(service, &exe, &listen));
+        daemons.push(Daemon::at(&exe).unix(&path).start());
+    }
+    let watch = Watch::start(&sandbox, &config);
+    for ((service, mount, event, change), daemon) in cases.iter().zip(&daemons) {
+        let line = watch.expect_line("watching", "of the service", |l| l.value["service"] == *service);
+        let by = change(&socket(mount, service));
+        let finding = watch.expect("orphaned-listener", service);
+        let event = watch.expect_event(event, service, "of the path", |_| true);
+        let may_be_unknown = line.raw.contains("who changed a path");
+        let fentry = line.value["tier"]["unix_socket"] == "fentry";
+        assert_eq!(may_be_unknown, !fentry, "{}", line.raw);
+        if finding.actor.is_some() || fentry {
+            finding.by(by).says(daemon.pid());
+            assert_eq!(event.value["actor"]["pid"], by, "{}", event.raw);
+        }
+    }
+    // Before the daemons are killed: what probe would make of that is another test's.
+    watch.stop();
 }

@@ -1,265 +1,210 @@
 //! What the kernel tells of sockets: each bind, listen and close exactly once, in every tier, whatever the address is like.
 //! `cargo xtask vm` runs this on several kernels.
 
-use probe_tests::{KernelScene as Scene, io_uring};
+use probe_tests::{Stage, io_uring};
 
 /// A socket is bound, listens, and is closed while the daemon lives on.
 #[track_caller]
-fn life(scene: &mut Scene) {
-    let begin = scene.beginning();
-    scene.tell("listen");
-    scene.expect(begin);
-    scene.tell("close");
-    scene.expect(&[begin, &["close"]].concat());
-    for line in scene.told().iter().filter(|l| l.value["kind"] != "close") {
+fn life(stage: &mut Stage, service: &str) {
+    let begin = stage.beginning(service);
+    stage.tell(service, "listen");
+    stage.expect(service, begin);
+    stage.tell(service, "close");
+    stage.expect(service, &[begin, &["close"]].concat());
+    let fentry = stage.is_fentry(service);
+    let pid = stage.actor(service).daemon.pid();
+    for line in stage.told(service).iter().filter(|l| l.value["kind"] != "close") {
         // A name that appears in a directory was made by somebody, where the kernel lets fanotify tell.
-        let by = &line.value[if line.value["process"].is_null() {
-            "actor"
-        } else {
-            "process"
-        }];
-        let unknown = by.is_null() && !scene.is_fentry();
-        assert!(unknown || by["pid"] == scene.daemon.pid(), "{}", line.raw);
+        let of = ["process", "actor"][usize::from(line.value["process"].is_null())];
+        let by = &line.value[of];
+        assert!(by["pid"] == pid || by.is_null() && !fentry, "{}", line.raw);
     }
 }
 
 #[track_caller]
-fn whole(mut scene: Scene) {
-    life(&mut scene);
-    scene.watch.stop();
+fn lives(services: &[(&str, &str)]) {
+    let mut stage = Stage::new(services);
+    for (service, _) in services {
+        life(&mut stage, service);
+    }
+    stage.stop();
 }
 
 #[test]
-fn a_socket_file() {
-    whole(Scene::unix());
+fn socket_files_and_names() {
+    let mut stage = Stage::new(&[("name", "abstract"), ("file", "unix"), ("relative", "unix")]);
+    life(&mut stage, "name");
+    life(&mut stage, "file");
+
+    // The same file again.
+    let path = stage.sandbox.path("file.sock").display().to_string();
+    stage.say("file", &format!("unlink {path}"));
+    stage.tell("file", "listen");
+    stage.expect("file", &["bind", "listen", "close", "bind", "listen"]);
+    stage.tell("file", "close");
+    stage.expect("file", &["bind", "listen", "close", "bind", "listen", "close"]);
+
+    let dir = stage.sandbox.dir().display().to_string();
+    stage.say("relative", &format!("chdir {dir}"));
+    stage.say("relative", "listen unix:relative.sock");
+    stage.expect("relative", &["bind", "listen"]);
+    stage.say("relative", "close unix:relative.sock");
+    stage.expect("relative", &["bind", "listen", "close"]);
+    stage.stop();
 }
 
 #[test]
-fn a_socket_file_twice() {
-    let mut scene = Scene::unix();
-    life(&mut scene);
-    let path = scene.sandbox.path("annad.sock").display().to_string();
-    scene.daemon.tell(&format!("unlink {path}"));
-    scene.tell("listen");
-    scene.expect(&["bind", "listen", "close", "bind", "listen"]);
-    scene.tell("close");
-    scene.expect(&["bind", "listen", "close", "bind", "listen", "close"]);
-    scene.watch.stop();
-}
+fn hard_links() {
+    let mut stage = Stage::new(&[("linked", "unix"), ("link", "unix")]);
+    let path = |stage: &Stage, name: &str| stage.sandbox.path(name).display().to_string();
 
-#[test]
-fn an_abstract_name() {
-    whole(Scene::abstract_name());
-}
+    // A second name of a declared socket file changes nothing.
+    stage.tell("linked", "listen");
+    let (declared, other) = (path(&stage, "linked.sock"), path(&stage, "other.sock"));
+    stage.say("linked", &format!("link {declared} {other}"));
+    stage.expect("linked", &["bind", "listen"]);
+    stage.tell("linked", "close");
+    stage.expect("linked", &["bind", "listen", "close"]);
 
-#[test]
-fn a_relative_path() {
-    let mut scene = Scene::unix();
-    let dir = scene.sandbox.dir().display().to_string();
-    scene.daemon.tell(&format!("chdir {dir}"));
-    scene.daemon.tell("listen unix:annad.sock");
-    scene.expect(&["bind", "listen"]);
-    scene.daemon.tell("close unix:annad.sock");
-    scene.expect(&["bind", "listen", "close"]);
-    scene.watch.stop();
-}
-
-#[test]
-fn a_path_with_a_hard_link() {
-    let mut scene = Scene::unix();
-    scene.tell("listen");
-    let (path, link) = (scene.sandbox.path("annad.sock"), scene.sandbox.path("link.sock"));
-    let line = format!("link {} {}", path.display(), link.display());
-    scene.daemon.tell(&line);
-    scene.expect(&["bind", "listen"]);
-    scene.tell("close");
-    scene.expect(&["bind", "listen", "close"]);
-    scene.watch.stop();
-}
-
-#[test]
-fn a_path_that_is_a_hard_link() {
-    let mut scene = Scene::unix();
-    let (path, bound) = (scene.sandbox.path("annad.sock"), scene.sandbox.path("bound.sock"));
-    scene.daemon.tell(&format!("listen unix:{}", bound.display()));
-    scene.expect(&[]);
-    // The declared name is made now: that is its bind, and a socket listens there at once.
-    let line = format!("link {} {}", bound.display(), path.display());
-    scene.daemon.tell(&line);
-    scene
+    // A declared name that is made for a socket which listens elsewhere: that is its bind, and it listens there at once.
+    let (declared, bound) = (path(&stage, "link.sock"), path(&stage, "bound.sock"));
+    stage.say("link", &format!("listen unix:{bound}"));
+    stage.expect("link", &[]);
+    stage.say("link", &format!("link {bound} {declared}"));
+    stage
         .watch
-        .expect_event("listen", Scene::SERVICE, "at the link", |_| true);
-    scene.expect(&["bind", "listen"]);
-    scene.daemon.tell(&format!("close unix:{}", bound.display()));
-    scene
-        .watch
-        .expect_event("close", Scene::SERVICE, "at the link", |_| true);
-    scene.expect(&["bind", "listen", "close"]);
-    scene.watch.stop();
+        .expect_event("listen", "link", "at the link", |_| true);
+    stage.expect("link", &["bind", "listen"]);
+    stage.say("link", &format!("close unix:{bound}"));
+    stage.expect("link", &["bind", "listen", "close"]);
+    stage.stop();
 }
 
 #[test]
-fn tcp_of_ipv4() {
-    whole(Scene::inet("tcp", "127.0.0.1"));
+fn tcp() {
+    lives(&[
+        ("ipv4", "tcp:127.0.0.1"),
+        ("ipv6", "tcp:[::1]"),
+        ("both", "tcp:[::]"),
+    ]);
 }
 
 #[test]
-fn tcp_of_ipv6() {
-    whole(Scene::inet("tcp", "[::1]"));
+fn udp() {
+    lives(&[
+        ("ipv4", "udp:127.0.0.1"),
+        ("ipv6", "udp:[::1]"),
+        ("both", "udp:[::]"),
+    ]);
 }
 
 #[test]
-fn tcp_of_both() {
-    whole(Scene::inet("tcp", "[::]"));
-}
-
-#[test]
-fn tcp_of_both_that_serves_an_ipv4_address() {
-    let mut scene = Scene::inet("tcp", "127.0.0.1");
-    let begin = scene.beginning();
-    let address = scene.address.replace("127.0.0.1", "[::]");
-    scene.daemon.tell(&format!("listen {address}"));
-    scene.expect(begin);
-    scene.daemon.tell(&format!("close {address}"));
-    scene.expect(&[begin, &["close"]].concat());
-    scene.watch.stop();
-}
-
-#[test]
-fn udp_of_ipv4() {
-    whole(Scene::inet("udp", "127.0.0.1"));
-}
-
-#[test]
-fn udp_of_ipv6() {
-    whole(Scene::inet("udp", "[::1]"));
-}
-
-#[test]
-fn udp_of_both() {
-    whole(Scene::inet("udp", "[::]"));
-}
-
-#[test]
-fn a_pair_that_shares_a_port() {
-    let mut scene = Scene::inet("tcp", "127.0.0.1");
-    let (mut first, mut second) = (scene.sharing(), scene.sharing());
-    let (one, address) = (scene.beginning(), scene.address.clone());
+fn a_port_that_is_shared_and_one_of_both_families() {
+    let mut stage = Stage::new(&[("shared", "tcp:127.0.0.1"), ("wider", "tcp:127.0.0.1")]);
+    let (mut first, mut second) = (stage.sharing("shared"), stage.sharing("shared"));
+    let one = stage.beginning("shared");
     let both = [one, one].concat();
+    let address = stage.actor("shared").address.clone();
     for daemon in [&mut first, &mut second] {
         daemon.tell(&format!("listen {address}"));
     }
-    scene.expect(&both);
+    stage.expect("shared", &both);
     first.tell(&format!("close {address}"));
-    scene.expect(&[&both[..], &["close"]].concat());
+    stage.expect("shared", &[&both[..], &["close"]].concat());
     second.tell(&format!("close {address}"));
-    scene.expect(&[&both[..], &["close", "close"]].concat());
-    scene.watch.stop();
+    stage.expect("shared", &[&both[..], &["close", "close"]].concat());
+
+    // What listens at all addresses serves the declared one.
+    let address = stage.actor("wider").address.replace("127.0.0.1", "[::]");
+    stage.say("wider", &format!("listen {address}"));
+    stage.expect("wider", one);
+    stage.say("wider", &format!("close {address}"));
+    stage.expect("wider", &[one, &["close"]].concat());
+    stage.stop();
 }
 
 #[test]
-fn a_shutdown_ends_a_unix_listener_once() {
-    let mut scene = Scene::unix();
-    scene.tell("listen");
-    scene.expect(&["bind", "listen"]);
-    scene.tell("shutdown");
-    if scene.is_fentry() {
-        scene.expect(&["bind", "listen", "close"]);
+fn a_shutdown_ends_a_listener_once() {
+    let mut stage = Stage::new(&[("file", "unix"), ("port", "tcp:127.0.0.1")]);
+    stage.tell("file", "listen");
+    stage.expect("file", &["bind", "listen"]);
+    stage.tell("file", "shutdown");
+    if stage.is_fentry("file") {
+        stage.expect("file", &["bind", "listen", "close"]);
     } else {
-        let said = scene.watching().raw;
+        let said = stage.watching("file").raw;
         assert!(said.contains("shutdown() of a UNIX listener"), "{said}");
     }
-    scene.tell("close");
-    scene.expect(&["bind", "listen", "close"]);
-    scene.watch.stop();
-}
+    stage.tell("file", "close");
+    stage.expect("file", &["bind", "listen", "close"]);
 
-#[test]
-fn a_shutdown_ends_a_tcp_listener_once() {
-    let mut scene = Scene::inet("tcp", "127.0.0.1");
-    let begin = scene.beginning();
-    scene.tell("listen");
-    scene.tell("shutdown");
-    scene.expect(&[begin, &["close"]].concat());
-    scene.tell("close");
-    scene.expect(&[begin, &["close"]].concat());
-    scene.watch.stop();
+    let begin = stage.beginning("port");
+    stage.tell("port", "listen");
+    stage.tell("port", "shutdown");
+    stage.expect("port", &[begin, &["close"]].concat());
+    stage.tell("port", "close");
+    stage.expect("port", &[begin, &["close"]].concat());
+    stage.stop();
 }
 
 /// What one tier cannot see, it says that it cannot.
-#[track_caller]
-fn refused_bind(mut scene: Scene, blind: &str) {
-    let begin = scene.beginning();
-    scene.tell("listen");
-    scene.expect(begin);
-    let mut second = scene.another();
-    let why = second.fails(&format!("listen {}", scene.address));
-    assert!(why.contains("EADDRINUSE"), "{why}");
-    let said = scene.watching().raw;
-    if scene.is_fentry() {
-        scene.expect(&[begin, &["bind EADDRINUSE"]].concat());
-        let refused = scene.watch.expect("bind-refused", Scene::SERVICE);
-        refused
-            .by(second.pid())
-            .says("EADDRINUSE")
-            .says(scene.daemon.pid());
-        assert_eq!(refused.severity, "warning");
-        second.kill("KILL");
-        scene.watch.expect_resolved("bind-refused", Scene::SERVICE);
-        assert!(!said.contains(blind), "{said}");
-    } else {
-        scene.expect(begin);
-        assert!(said.contains(blind), "{said}");
+#[test]
+fn refused_binds() {
+    let services = [
+        ("file", "unix", "binds of UNIX sockets that fail"),
+        ("name", "abstract", "binds of UNIX sockets that fail"),
+        ("tcp4", "tcp:127.0.0.1", "binds of IPv4 sockets that fail"),
+        ("tcp6", "tcp:[::1]", "binds of IPv6 sockets that fail"),
+        ("udp4", "udp:127.0.0.1", "binds of IPv4 sockets that fail"),
+        ("udp6", "udp:[::1]", "binds of IPv6 sockets that fail"),
+    ];
+    let mut stage = Stage::new(&services.map(|(name, kind, _)| (name, kind)));
+    for (service, _, blind) in services {
+        let begin = stage.beginning(service);
+        stage.tell(service, "listen");
+        stage.expect(service, begin);
+        let mut second = stage.another(service);
+        let why = second.fails(&format!("listen {}", stage.actor(service).address));
+        assert!(why.contains("EADDRINUSE"), "{why}");
+        let said = stage.watching(service).raw;
+        if stage.is_fentry(service) {
+            stage.expect(service, &[begin, &["bind EADDRINUSE"]].concat());
+            let refused = stage.watch.expect("bind-refused", service);
+            refused
+                .by(second.pid())
+                .says("EADDRINUSE")
+                .says(stage.actor(service).daemon.pid());
+            assert_eq!(refused.severity, "warning");
+            second.kill("KILL");
+            stage.watch.expect_resolved("bind-refused", service);
+            assert!(!said.contains(blind), "{said}");
+        } else {
+            stage.expect(service, begin);
+            assert!(said.contains(blind), "{said}");
+            second.kill("KILL");
+        }
+        second.wait_gone();
     }
-    scene.watch.stop();
-}
-
-#[test]
-fn a_refused_bind_of_a_path() {
-    refused_bind(Scene::unix(), "binds of UNIX sockets that fail");
-}
-
-#[test]
-fn a_refused_bind_of_an_abstract_name() {
-    refused_bind(Scene::abstract_name(), "binds of UNIX sockets that fail");
-}
-
-#[test]
-fn a_refused_bind_of_tcp_of_ipv4() {
-    refused_bind(Scene::inet("tcp", "127.0.0.1"), "binds of IPv4 sockets that fail");
-}
-
-#[test]
-fn a_refused_bind_of_tcp_of_ipv6() {
-    refused_bind(Scene::inet("tcp", "[::1]"), "binds of IPv6 sockets that fail");
-}
-
-#[test]
-fn a_refused_bind_of_udp() {
-    refused_bind(Scene::inet("udp", "127.0.0.1"), "binds of IPv4 sockets that fail");
+    stage.stop();
 }
 
 /// From Linux 6.11.
-fn by_io_uring(mut scene: Scene) {
+#[test]
+fn sockets_by_io_uring() {
     if let Err(why) = io_uring() {
         eprintln!("skipped: no bind through io_uring here: {why}");
-        return scene.watch.stop();
+        return;
     }
-    scene.daemon.tell("io_uring");
-    whole(scene);
-}
-
-#[test]
-fn a_socket_file_by_io_uring() {
-    by_io_uring(Scene::unix());
-}
-
-#[test]
-fn tcp_by_io_uring() {
-    by_io_uring(Scene::inet("tcp", "127.0.0.1"));
-}
-
-#[test]
-fn tcp_of_ipv6_by_io_uring() {
-    by_io_uring(Scene::inet("tcp", "[::1]"));
+    let services = [
+        ("file", "unix"),
+        ("name", "abstract"),
+        ("ipv4", "tcp:127.0.0.1"),
+        ("ipv6", "tcp:[::1]"),
+    ];
+    let mut stage = Stage::new(&services);
+    for (service, _) in services {
+        stage.say(service, "io_uring");
+        life(&mut stage, service);
+    }
+    stage.stop();
 }

@@ -39,7 +39,7 @@ pub(super) struct AddressLedger {
     pub(super) pending: Option<Pending>,
 }
 
-/// How far apart the two sources can tell of one bind.
+/// How long before the end of a bind its name can be told.
 const ONE_BIND: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A bind that an edge has told.
@@ -228,8 +228,8 @@ impl AddressLedger {
             return true;
         }
         let named = self.named.take().is_some_and(|(when, who)| {
-            let apart = at.since(when).max(when.since(at));
-            apart <= ONE_BIND && who.is_none_or(|who| who == by)
+            // The name was there before the bind had ended. Its event has the time at which it was read, however late.
+            at.since(when) <= ONE_BIND && who.is_none_or(|who| who == by)
         });
         self.bound = Some(Bound { inode, named });
         !named

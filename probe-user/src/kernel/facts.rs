@@ -78,6 +78,8 @@ pub struct Facts {
     pub bpf: Availability,
     /// Type information of the kernel.
     pub btf: Availability,
+    /// Whether the kernel calls trampolines. It takes them also where it does not.
+    pub trampolines: bool,
     /// Where the unified cgroup hierarchy is mounted.
     pub cgroup2: Option<PathBuf>,
     pub tracefs: Option<PathBuf>,
@@ -101,6 +103,7 @@ impl Facts {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Availability::Absent,
                 Err(e) => Availability::Refused(e.to_string()),
             },
+            trampolines: trampolines_are_called(),
             cgroup2: mount_point(&mounts, "cgroup2"),
             tracefs: mount_point(&mounts, "tracefs"),
             bpffs: mount_point(&mounts, "bpf"),
@@ -116,6 +119,12 @@ impl Facts {
     pub fn missing_capabilities(&self) -> Vec<Capability> {
         CAPABILITIES.into_iter().filter(|c| !self.has(c)).collect()
     }
+}
+
+/// `kernel.ftrace_enabled`: while it is 0, kernels from 6.0 attach trampolines and never call them. A kernel without it has
+/// them in its text.
+pub(super) fn trampolines_are_called() -> bool {
+    fs::read_to_string("/proc/sys/kernel/ftrace_enabled").map_or(true, |text| text.trim() != "0")
 }
 
 /// The `CapEff` line of `/proc/PID/status`.

@@ -376,6 +376,7 @@ mod tests {
             capabilities: u64::MAX,
             bpf: Availability::Works,
             btf: Availability::Works,
+            trampolines: true,
             cgroup2: None,
             tracefs: None,
             bpffs: None,

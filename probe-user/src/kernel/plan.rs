@@ -417,6 +417,11 @@ impl Plan {
             .any(|p| p.attached.is_some_and(|c| c.program == program))
     }
 
+    /// Whether any hook is in this tier.
+    pub fn uses(&self, tier: Tier) -> bool {
+        self.hooks.iter().any(|p| p.tier() == Some(tier))
+    }
+
     /// How a hook is captured. `None`: not at all.
     pub fn tier_of(&self, hook: &str) -> Option<Tier> {
         self.hooks.iter().find(|p| p.hook.name == hook)?.tier()
@@ -475,6 +480,11 @@ pub fn obstacle(candidate: &Candidate, facts: &Facts, offsets: &Offsets) -> Opti
         {
             Some("the kernel shows no type information".to_owned())
         }
+        Attach::FEntry(_) | Attach::FExit(_) | Attach::OnDemand(_) if !facts.trampolines => Some(
+            "kernel.ftrace_enabled is 0, so that the kernel would never call it; set it with: sysctl \
+             kernel.ftrace_enabled=1"
+                .to_owned(),
+        ),
         _ => None,
     }
 }
@@ -490,6 +500,7 @@ mod tests {
             capabilities: u64::MAX,
             bpf: Availability::Works,
             btf: Availability::Works,
+            trampolines: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
             tracefs: None,
             bpffs: None,
@@ -530,6 +541,19 @@ mod tests {
             .map(|(_, c)| c.program)
             .collect();
         assert_eq!(skipped, ["post_bind4", "post_bind6", "sock_release"]);
+    }
+
+    #[test]
+    fn trampolines_that_would_never_be_called_are_not_attached() {
+        let facts = Facts {
+            trampolines: false,
+            ..facts()
+        };
+        for (_, candidate) in candidates() {
+            let why = obstacle(candidate, &facts, &complete());
+            let is_trampoline = candidate.attach.tier() == Tier::Fentry;
+            assert_eq!(why.is_some(), is_trampoline, "{}", candidate.program);
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// As fast as it goes.
 pub(super) const EMULATED: [&str; 4] = ["-accel", "tcg,thread=multi", "-smp", "2"];
 
+/// Of a machine that died.
+const LAST_LINES: usize = 60;
+
 /// What came of one boot.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -142,18 +145,12 @@ pub(super) fn boot(
         }
         log.line(line, verbose);
     });
-    let all = std::mem::take(&mut log.all);
-    log.finish(status)
-        .inspect(|report| {
-            if !report.failed.is_empty() && !verbose {
-                all.iter().for_each(|l| child::print(l));
-            }
-        })
-        .inspect_err(|_| {
-            if !verbose {
-                all.iter().for_each(|l| child::print(l));
-            }
-        })
+    let last = log.all.split_off(log.all.len().saturating_sub(LAST_LINES));
+    log.finish(status).inspect_err(|_| {
+        if !verbose {
+            last.iter().for_each(|line| child::print(line));
+        }
+    })
 }
 
 struct Log {
@@ -161,6 +158,7 @@ struct Log {
     label: String,
     began: Instant,
     program: String,
+    failures: bool,
     ended: bool,
     all: Vec<String>,
 }
@@ -181,12 +179,21 @@ impl Log {
             label: String::new(),
             began: child::now(),
             program: String::new(),
+            failures: false,
             ended: false,
             all: Vec::new(),
         }
     }
 
     fn line(&mut self, line: &str, quiet: bool) {
+        // What the test harness says of failed tests stands between these.
+        self.failures = match line {
+            "failures:" => true,
+            _ => self.failures && !line.starts_with("test result: "),
+        };
+        if self.failures && !quiet {
+            child::print(&format!("{}: {line}", self.label));
+        }
         let report = &mut self.report;
         // The firmware leaves control characters before the first line.
         if let Some((_, kernel)) = line.split_once("VM-START ") {

@@ -4,22 +4,26 @@ use super::world::{SOCK, World, ms, service};
 use crate::{
     config::Service,
     engine::finding::{EventKind, Kind},
-    event::{ExitStatus, PathChange, ProcessState, RunState, SocketState, What},
+    event::{Event, ExitStatus, PathChange, ProcessState, RunState, SocketState, TimeSource, What},
 };
 
 const IN_USE: Option<i32> = Some(libc::EADDRINUSE);
 
-fn bind(w: &mut World, pid: u32, error: Option<i32>) {
-    let process = w.processes[&pid].clone();
-    w.tell(What::Bind {
+fn bound(w: &World, pid: u32, error: Option<i32>) -> What {
+    What::Bind {
         address: SOCK.parse().unwrap(),
-        process,
+        process: w.processes[&pid].clone(),
         socket: None,
         // That of the first socket of the world.
         inode: error.is_none().then_some(101),
         error,
         netns: None,
-    });
+    }
+}
+
+fn bind(w: &mut World, pid: u32, error: Option<i32>) {
+    let what = bound(w, pid, error);
+    w.tell(what);
 }
 
 fn shown(w: &World, kind: EventKind) -> usize {
@@ -155,6 +159,23 @@ fn a_name_that_is_told_before_its_bind_is_the_same_bind() {
     w.pass(ms(2_000));
     bind(&mut w, 50, Some(libc::EADDRINUSE));
     assert_eq!(shown(&w, EventKind::Bind), 2);
+}
+
+#[test]
+fn a_name_that_is_read_late_is_the_same_bind() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.shown.clear();
+    let bound_at = w.now;
+    // The records of the kernel have its time, a name that appears the time at which that was read.
+    w.pass(ms(3_000));
+    w.path_changed(PathChange::Created, Some(50));
+    w.apply(Event {
+        at: bound_at,
+        time_source: TimeSource::Kernel,
+        what: bound(&w, 50, None),
+    });
+    assert_eq!(shown(&w, EventKind::Bind), 1);
 }
 
 #[test]
