@@ -5,6 +5,7 @@
 //! disk slows nobody, what can't be kept is counted, and writing goes on by itself once it can.
 
 mod database;
+pub mod exporter;
 mod inbox;
 mod migrations;
 mod place;
@@ -126,6 +127,8 @@ pub struct Status {
     /// Lines written, and lines that never will be, since the start.
     pub written: u64,
     pub lost: u64,
+    /// Attempts to write that failed, since the start.
+    pub failures: u64,
     /// Lines that wait to be written.
     pub waiting: usize,
     /// Bytes of the database and its oldest line, at most a minute ago.
@@ -243,6 +246,7 @@ impl Store {
             health: s.health.clone(),
             written: s.written,
             lost: s.inbox.lost_ever,
+            failures: s.failures,
             waiting: s.inbox.len(),
             bytes: s.bytes,
             oldest: s.oldest,

@@ -9,6 +9,7 @@ pub mod discover;
 pub mod engine;
 pub mod event;
 pub mod history;
+pub mod hooks;
 pub mod kernel;
 pub mod metrics;
 pub mod report;

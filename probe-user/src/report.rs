@@ -25,7 +25,10 @@ pub use self::{
     watching::{BlindSpot, Watching, blind_spots},
     who::who,
 };
-use crate::{clock::Nanos, engine::finding::Effect};
+use crate::{
+    clock::Nanos,
+    engine::finding::{Effect, Finding},
+};
 
 /// How lines look and which are written.
 #[derive(Debug, Clone)]
@@ -112,6 +115,31 @@ impl Reporter {
         }
         written
     }
+}
+
+/// The JSON line of a finding, with the line feed.
+pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
+    let options = Options {
+        json: true,
+        color: false,
+        wall_offset_ns,
+        epoch: String::new(),
+        filter: Filter::default(),
+        time_zone: TimeZone::UTC,
+    };
+    let mut line = Vec::with_capacity(1024);
+    // Writing to memory does not fail.
+    _ = json::finding(&mut line, &options, finding);
+    line.push(b'\n');
+    line
+}
+
+/// `text` with what steers a terminal escaped.
+pub fn escaped(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    // Writing to memory does not fail.
+    _ = escape::text(&mut out, text);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 impl Options {

@@ -37,6 +37,7 @@ pub fn check(config: &Config, complete: bool) -> Vec<Wrong> {
     });
     c.each("service", &config.services, |c, s| service::check(c, s, complete));
     c.each("hook", &config.hooks, |c, h| hook::check(c, h, config, complete));
+    hook::between(&mut c, &config.hooks);
     between_services(&mut c, &config.services, complete);
     c.wrong
 }

@@ -13,8 +13,18 @@ const BYTES: usize = 16 << 20;
 const LINE_BYTES: usize = 1 << 20;
 /// Services, silences and hooks' notifications that wait, each.
 const STATES: usize = 16 * 1024;
-/// Lines of one transaction.
-const BATCH: usize = 4096;
+/// Lines that are moved and dropped together, so that nobody who hands over waits while thousands are moved.
+const CHUNK: usize = 256;
+const CHUNK_BYTES: usize = 1 << 20;
+/// Chunks of one transaction.
+const BATCH: usize = 16;
+
+/// Lines in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    rows: Vec<Row>,
+    bytes: usize,
+}
 
 /// Newest states by their keys; `None`: it is no more.
 #[derive(Debug, Default)]
@@ -55,7 +65,7 @@ impl Changes {
 /// What is written in one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) rows: Vec<Row>,
+    pub(super) chunks: Vec<Chunk>,
     /// Lines that are missing before them.
     pub(super) lost: u64,
     pub(super) changes: Changes,
@@ -63,9 +73,20 @@ pub(super) struct Batch {
     pub(super) mark: u64,
 }
 
+impl Batch {
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.chunks.iter().flat_map(|c| &c.rows)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.chunks.iter().map(|c| c.rows.len()).sum()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    rows: VecDeque<Row>,
+    chunks: VecDeque<Chunk>,
+    count: usize,
     bytes: usize,
     /// Lines that were dropped and not yet written as lost.
     lost: u64,
@@ -83,8 +104,17 @@ impl Inbox {
             self.lose(1);
             return;
         }
-        self.bytes += row.bytes();
-        self.rows.push_back(row);
+        let bytes = row.bytes();
+        let fits = |c: &Chunk| c.rows.len() < CHUNK && c.bytes + bytes <= CHUNK_BYTES;
+        if !self.chunks.back().is_some_and(fits) {
+            self.chunks.push_back(Chunk::default());
+        }
+        if let Some(chunk) = self.chunks.back_mut() {
+            chunk.rows.push(row);
+            chunk.bytes += bytes;
+            self.count += 1;
+            self.bytes += bytes;
+        }
         self.shrink();
     }
 
@@ -95,14 +125,18 @@ impl Inbox {
     }
 
     fn shrink(&mut self) {
-        while self.rows.len() > LINES || self.bytes > BYTES {
-            let Some(oldest) = self.rows.pop_front() else {
-                return;
-            };
-            self.bytes -= oldest.bytes();
-            self.lost += 1;
-            self.lost_ever += 1;
+        while self.count > LINES || self.bytes > BYTES {
+            let Some(oldest) = self.pop() else { return };
+            self.lost += oldest.rows.len() as u64;
+            self.lost_ever += oldest.rows.len() as u64;
         }
+    }
+
+    fn pop(&mut self) -> Option<Chunk> {
+        let chunk = self.chunks.pop_front()?;
+        self.count -= chunk.rows.len();
+        self.bytes -= chunk.bytes;
+        Some(chunk)
     }
 
     /// Changes the state that waits, unless too much waits already.
@@ -122,11 +156,11 @@ impl Inbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.lost == 0 && self.changes.is_empty()
+        self.chunks.is_empty() && self.lost == 0 && self.changes.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.count
     }
 
     pub(super) fn mark(&self) -> u64 {
@@ -134,26 +168,26 @@ impl Inbox {
     }
 
     pub(super) fn take(&mut self) -> Batch {
-        let count = self.rows.len().min(BATCH);
-        let rows: Vec<Row> = self.rows.drain(..count).collect();
-        self.bytes -= rows.iter().map(Row::bytes).sum::<usize>();
-        if self.rows.is_empty() {
-            // A storm's memory is given back.
-            self.rows.shrink_to(BATCH);
+        let mut chunks = Vec::with_capacity(BATCH);
+        while chunks.len() < BATCH
+            && let Some(chunk) = self.pop()
+        {
+            chunks.push(chunk);
         }
         Batch {
-            rows,
+            chunks,
             lost: std::mem::take(&mut self.lost),
             changes: std::mem::take(&mut self.changes),
-            mark: if self.rows.is_empty() { self.mark } else { 0 },
+            mark: if self.chunks.is_empty() { self.mark } else { 0 },
         }
     }
 
     /// What could not be written waits again, before everything that came meanwhile.
     pub(super) fn put_back(&mut self, batch: Batch) {
-        self.bytes += batch.rows.iter().map(Row::bytes).sum::<usize>();
-        for row in batch.rows.into_iter().rev() {
-            self.rows.push_front(row);
+        for chunk in batch.chunks.into_iter().rev() {
+            self.count += chunk.rows.len();
+            self.bytes += chunk.bytes;
+            self.chunks.push_front(chunk);
         }
         self.lost += batch.lost;
         self.changes.older(batch.changes);

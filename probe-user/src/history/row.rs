@@ -2,7 +2,9 @@
 
 use crate::{
     clock::Wall,
-    engine::finding::{Finding, FindingState},
+    engine::finding::{EventKind, Finding, FindingState, Severity},
+    report::filter::event_kind,
+    stream::Said,
 };
 
 /// The `type` of a line in the history.
@@ -11,7 +13,6 @@ pub enum RowType {
     Event,
     Finding,
     Lost,
-    Action,
 }
 
 impl RowType {
@@ -20,7 +21,6 @@ impl RowType {
             Self::Event => "event",
             Self::Finding => "finding",
             Self::Lost => "lost",
-            Self::Action => "action",
         }
     }
 }
@@ -28,11 +28,12 @@ impl RowType {
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
+    /// When it was said.
     pub at: Wall,
     pub r#type: RowType,
     pub service: Option<String>,
     /// Of the event or finding.
-    pub kind: Option<String>,
+    pub kind: Option<&'static str>,
     /// The line by the JSON contract, without its end.
     pub json: String,
     /// The turn that a finding's life took.
@@ -53,53 +54,57 @@ pub struct Turn {
     pub resolution: Option<String>,
 }
 
+/// What was said at `at`; `json` is the line.
+pub(super) fn row(at: Wall, said: &Said, json: &[u8], wall_offset_ns: i64) -> Row {
+    let (r#type, kind) = match said {
+        Said::Event(shown) => (RowType::Event, Some(event_kind(shown.kind))),
+        Said::Action(_) => (RowType::Event, Some(event_kind(EventKind::Action))),
+        Said::Finding(f) => (RowType::Finding, Some(f.kind.name())),
+        Said::Lost { .. } => (RowType::Lost, None),
+    };
+    Row {
+        at,
+        r#type,
+        service: said.service().map(str::to_owned),
+        kind,
+        json: String::from_utf8_lossy(json).trim_end().to_owned(),
+        turn: match said {
+            Said::Finding(f) => Some(Box::new(Turn::of(f, wall_offset_ns))),
+            _ => None,
+        },
+    }
+}
+
+impl Turn {
+    fn of(f: &Finding, wall_offset_ns: i64) -> Self {
+        Self {
+            id: f.id.clone(),
+            severity: match f.severity {
+                Severity::Warning => "warning",
+                Severity::Critical => "critical",
+            },
+            subject: f.subject.clone(),
+            cause: f.cause.clone(),
+            state: f.state,
+            opened: Wall((f.at.0 as i64).saturating_add(wall_offset_ns)),
+            summary: f.summary.clone(),
+            resolution: f.resolution.clone(),
+        }
+    }
+}
+
 impl Row {
-    /// A finding's line; `wall_offset_ns` as of [`crate::clock::wall_offset`].
-    pub fn finding(finding: &Finding, json: &[u8], wall_offset_ns: i64) -> Self {
-        use crate::engine::finding::Severity;
-        let wall = |boot: u64| Wall((boot as i64).saturating_add(wall_offset_ns));
-        let said = match finding.state {
-            FindingState::Opened => finding.at.0,
-            _ => finding.at.0.saturating_add(finding.detected_after_ns),
-        };
-        Self {
-            at: wall(said),
-            r#type: RowType::Finding,
-            service: Some(finding.service.clone()),
-            kind: Some(finding.kind.name().to_owned()),
-            json: text(json),
-            turn: Some(Box::new(Turn {
-                id: finding.id.clone(),
-                severity: match finding.severity {
-                    Severity::Warning => "warning",
-                    Severity::Critical => "critical",
-                },
-                subject: finding.subject.clone(),
-                cause: finding.cause.clone(),
-                state: finding.state,
-                opened: wall(finding.at.0),
-                summary: finding.summary.clone(),
-                resolution: finding.resolution.clone(),
-            })),
-        }
-    }
-
-    /// Any other line.
-    pub fn line(at: Wall, r#type: RowType, service: Option<&str>, kind: Option<&str>, json: &[u8]) -> Self {
-        Self {
-            at,
-            r#type,
-            service: service.map(str::to_owned),
-            kind: kind.map(str::to_owned),
-            json: text(json),
-            turn: None,
-        }
-    }
-
     /// Lines that are missing here.
     pub(super) fn lost(at: Wall, count: u64) -> Self {
         let json = serde_json::json!({"v": 1, "type": "lost", "source": "history", "count": count});
-        Self::line(at, RowType::Lost, None, None, json.to_string().as_bytes())
+        Self {
+            at,
+            r#type: RowType::Lost,
+            service: None,
+            kind: None,
+            json: json.to_string(),
+            turn: None,
+        }
     }
 
     /// How much memory it takes, about.
@@ -110,10 +115,6 @@ impl Row {
             .map_or(0, |t| 256 + t.summary.len() + t.subject.len());
         256 + self.json.len() + turn
     }
-}
-
-fn text(json: &[u8]) -> String {
-    String::from_utf8_lossy(json).trim_end().to_owned()
 }
 
 pub(super) const fn state_name(state: FindingState) -> &'static str {

@@ -1,5 +1,6 @@
 mod damage;
 mod disk;
+mod exporter;
 mod life;
 mod planted;
 
@@ -60,9 +61,15 @@ fn close(store: &Store) {
 }
 
 /// The n-th line, a second after the one before it.
-fn row(n: u64, service: &str, kind: &str) -> Row {
-    let json = format!(r#"{{"v":1,"type":"event","n":{n}}}"#);
-    Row::line(at(n), RowType::Event, Some(service), Some(kind), json.as_bytes())
+fn row(n: u64, service: &str, kind: &'static str) -> Row {
+    Row {
+        at: at(n),
+        r#type: RowType::Event,
+        service: Some(service.to_owned()),
+        kind: Some(kind),
+        json: format!(r#"{{"v":1,"type":"event","n":{n}}}"#),
+        turn: None,
+    }
 }
 
 fn at(n: u64) -> Wall {

@@ -25,10 +25,10 @@ pub(super) fn batch(db: &mut Connection, batch: &Batch, now: Wall) -> rusqlite::
         )?;
     }
     if batch.lost > 0 {
-        lines(&t, &[Row::lost(now, batch.lost)])?;
+        lines(&t, [&Row::lost(now, batch.lost)])?;
     }
-    lines(&t, &batch.rows)?;
-    turns(&t, &batch.rows)?;
+    lines(&t, batch.rows())?;
+    turns(&t, batch.rows())?;
     let changes = &batch.changes;
     if !changes.is_empty() {
         services(&t, &changes.services)?;
@@ -38,7 +38,7 @@ pub(super) fn batch(db: &mut Connection, batch: &Batch, now: Wall) -> rusqlite::
     t.commit()
 }
 
-fn lines(t: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
+fn lines<'a>(t: &Connection, rows: impl IntoIterator<Item = &'a Row>) -> rusqlite::Result<()> {
     let mut insert =
         t.prepare("INSERT INTO line (wall_ns, type, service, kind, json) VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for row in rows {
@@ -53,7 +53,7 @@ fn lines(t: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn turns(t: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
+fn turns<'a>(t: &Connection, rows: impl Iterator<Item = &'a Row>) -> rusqlite::Result<()> {
     let mut upsert = t.prepare(
         "INSERT INTO finding (id, service, kind, severity, subject, cause, state, opened_ns, changed_ns, resolved_ns,
                               summary, resolution)

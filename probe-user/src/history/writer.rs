@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) written_to: u64,
     /// Lines written.
     pub(super) written: u64,
+    /// Attempts to write that failed.
+    pub(super) failures: u64,
     /// Bytes of the database, and the oldest line, when that was last looked at.
     pub(super) bytes: u64,
     pub(super) oldest: Option<Wall>,
@@ -51,6 +53,8 @@ pub(super) struct State {
     /// The inbox is empty and stays so: write and end.
     pub(super) stop: bool,
     pub(super) ended: bool,
+    /// The thread sleeps until there is work. Otherwise it looks for itself, and is not woken for each line.
+    idle: bool,
 }
 
 impl Shared {
@@ -64,11 +68,13 @@ impl Shared {
                 retention,
                 written_to: 0,
                 written: 0,
+                failures: 0,
                 bytes: 0,
                 oldest: None,
                 loaded: None,
                 stop: false,
                 ended: false,
+                idle: false,
             }),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -83,8 +89,12 @@ impl Shared {
     pub(super) fn tell<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let told = f(&mut state);
+        let wake = state.idle || state.stop;
+        state.idle = false;
         drop(state);
-        self.work.notify_one();
+        if wake {
+            self.work.notify_one();
+        }
         told
     }
 
@@ -170,11 +180,15 @@ impl Writer {
                 return None;
             }
         }
-        state = self
-            .shared
-            .work
-            .wait_while(state, |s| s.inbox.is_empty() && !s.stop)
-            .unwrap_or_else(PoisonError::into_inner);
+        while state.inbox.is_empty() && !state.stop {
+            state.idle = true;
+            state = self
+                .shared
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle = false;
         (!state.inbox.is_empty()).then(|| state.inbox.take())
     }
 
@@ -219,7 +233,7 @@ impl Writer {
 
     fn succeeded(&mut self, batch: &Batch) {
         self.pause = FIRST_PAUSE;
-        self.bytes_since += batch.rows.iter().map(|r| r.json.len() as u64).sum::<u64>();
+        self.bytes_since += batch.rows().map(|r| r.json.len() as u64).sum::<u64>();
         let due = clock::now().since(self.trimmed) >= retention::EVERY;
         let often = retention::every_bytes(self.shared.lock().retention);
         if due || self.bytes_since >= often {
@@ -229,7 +243,7 @@ impl Writer {
         self.shared.report(|s| {
             was_failing = matches!(s.health, Health::Failing { .. });
             s.health = Health::Writing;
-            s.written += batch.rows.len() as u64;
+            s.written += batch.len() as u64;
             s.written_to = s.written_to.max(batch.mark);
         });
         if was_failing {
@@ -243,8 +257,8 @@ impl Writer {
     fn give_back(&self, mut batch: Batch, e: &StoreError) {
         let inbox = &mut self.shared.lock().inbox;
         if matches!(e, StoreError::Database { source, .. } if database::is_of_content(source)) {
-            inbox.lose(batch.rows.len() as u64);
-            batch.rows.clear();
+            inbox.lose(batch.len() as u64);
+            batch.chunks.clear();
             batch.changes = super::inbox::Changes::default();
         }
         inbox.put_back(batch);
@@ -257,6 +271,7 @@ impl Writer {
         let why = e.to_string();
         let mut first = false;
         self.shared.report(|s| {
+            s.failures += 1;
             first = !matches!(s.health, Health::Failing { .. });
             match &mut s.health {
                 Health::Failing { why: w, .. } => *w = why.clone(),

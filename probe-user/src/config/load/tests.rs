@@ -100,7 +100,7 @@ fn errors_say_where_and_what_would_be_right() {
         ),
         (
             "[[hook]]\nwhen = 1\nseverity = \"critical\"\nexec = [\"/bin/true\"]\n",
-            "p.toml:2:1: unknown key `when`, expected one of name, on, severity, services, after, exec, user, timeout, webhook, format\n 2 | when = 1\n   | ^^^^",
+            "p.toml:2:1: unknown key `when`, expected one of name, on, severity, gave_up, services, states, after, group_wait, at_most, exec, user, timeout, webhook, format, retry_for, resend_every, journal\n 2 | when = 1\n   | ^^^^",
         ),
         // Values.
         (
@@ -167,6 +167,26 @@ fn errors_say_where_and_what_would_be_right() {
         (
             "[[service]]\nname = \"annad\"\nlisten = [\"tcp:80\"]\n[[hook]]\nseverity = \"critical\"\nservices = [\"anad\"]\nexec = [\"/x\"]\n",
             "p.toml:6:13: no service is named \"anad\", did you mean \"annad\"?\n 6 | services = [\"anad\"]\n   |             ^^^^^^",
+        ),
+        (
+            "[[hook]]\nseverity = \"critical\"\nwebhook = \"https://example.org/x\"\n",
+            "p.toml:3:1: probe speaks http:// only; for \"https://example.org/x\" let a local proxy speak TLS, or use `exec = [\"curl\", \"--fail\", \"--json\", \"@-\", \"https://…\"]`\n 3 | webhook = \"https://example.org/x\"\n   | ^^^^^^^",
+        ),
+        (
+            "[[hook]]\nseverity = \"critical\"\nexec = [\"/bin/page\", \"{servce}\"]\n",
+            "p.toml:3:22: unknown placeholder {servce}, did you mean {service}?\n 3 | exec = [\"/bin/page\", \"{servce}\"]\n   |                      ^^^^^^^^^^",
+        ),
+        (
+            "[[hook]]\nseverity = \"critical\"\nexec = [\"/bin/{kind}\"]\n",
+            "p.toml:3:9: no value of a finding may choose the program that runs\n 3 | exec = [\"/bin/{kind}\"]\n   |         ^^^^^^^^^^^^^",
+        ),
+        (
+            "[[hook]]\nname = \"hook-2\"\nseverity = \"critical\"\nexec = [\"/bin/x\"]\n[[hook]]\ngave_up = true\njournal = true\n",
+            "p.toml:5:1: another hook is named \"hook-2\" too\n 5 | [[hook]]\n   | ^^^^^^^^",
+        ),
+        (
+            "[[hook]]\nexec = [\"/bin/x\"]\njournal = true\n",
+            "p.toml:1:1: a hook needs `on` with kinds of findings, `severity`, or `gave_up = true`\n 1 | [[hook]]\n   | ^^^^^^^^\np.toml:3:1: a hook does one thing, this has both `exec` and `journal`\n 3 | journal = true\n   | ^^^^^^^",
         ),
         (
             "[[service]]\nname = \"a\"\nlisten = [\"tcp:80\"]\nsingleton = true\nmax_instances = 2\n",

@@ -15,6 +15,7 @@ keep_pinned = true
 settle_every = "60s"
 retention = { age = "30d", size = "256MiB" }
 timeouts = { connect = "2s", write = "2s", read = "5s" }
+bounds = { members = 65536, sockets = 1024, holders = 1024, ended = 65536 }
 
 [limits]
 git = "120s"
@@ -64,13 +65,20 @@ stale_after = "30s"
 name = "page"
 on = ["stale-socket", "duplicate-instance", "stale-heartbeat"]
 severity = "critical"
+gave_up = true
 services = ["annad"]
+states = ["opened", "escalated", "resolved"]
 after = "3 in 10m"
+group_wait = "1s"
+at_most = "60 in 10m"
 exec = ["/usr/local/bin/page", "{service}", "{kind}"]
 user = "nobody"
 timeout = "10s"
 webhook = "http://127.0.0.1:9093/api/v2/alerts"
 format = "alertmanager"
+retry_for = "15m"
+resend_every = "1m"
+journal = true
 "#;
 
 fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {

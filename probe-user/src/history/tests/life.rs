@@ -1,6 +1,7 @@
 //! What is written is read back, now and after a restart, until it is too old or too much.
 
 use super::*;
+use crate::stream::Said;
 
 #[test]
 fn lines_are_found_by_time_service_and_kind() {
@@ -53,15 +54,19 @@ fn pages_follow_each_other_without_a_gap() {
     assert_eq!((pages, all), (3, (0..25).collect()));
 }
 
+fn turn(n: u64, state: FindingState, summary: &str) -> Row {
+    let said = Said::Finding(Box::new(finding(state, summary)));
+    row::row(at(n), &said, b"{}\n", T0)
+}
+
 #[test]
 fn a_finding_has_one_life() {
     let scene = Scene::new();
     let store = scene.open_well();
-    let said = |state, summary: &str| Row::finding(&finding(state, summary), b"{}\n", T0);
     store.write([
-        said(FindingState::Opened, "gone"),
-        said(FindingState::Updated, "gone, by rm"),
-        said(FindingState::Resolved, "gone, by rm"),
+        turn(5, FindingState::Opened, "gone"),
+        turn(6, FindingState::Updated, "gone, by rm"),
+        turn(7, FindingState::Resolved, "gone, by rm"),
     ]);
     assert!(store.flush(LONG));
     let lives = store.lives(&Query::default()).unwrap();
@@ -71,7 +76,7 @@ fn a_finding_has_one_life() {
         (life.state.as_str(), life.summary.as_str()),
         ("resolved", "gone, by rm")
     );
-    assert_eq!((life.opened, life.resolved), (at(5), Some(at(6))));
+    assert_eq!((life.opened, life.resolved), (at(5), Some(at(7))));
     assert_eq!(life.resolution.as_deref(), Some("a new socket"));
     assert_eq!(store.query(&Query::default()).unwrap().records.len(), 3);
 }
@@ -79,7 +84,7 @@ fn a_finding_has_one_life() {
 #[test]
 fn nobody_knows_how_a_finding_went_on_that_was_open_when_probe_ended() {
     let scene = Scene::new();
-    let opened = Row::finding(&finding(FindingState::Opened, "gone"), b"{}", T0);
+    let opened = turn(5, FindingState::Opened, "gone");
     let store = scene.open_well();
     store.write([opened.clone()]);
     close(&store);

@@ -1,0 +1,116 @@
+//! From the stream to the disk.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    super::exporter::{self, Generations},
+    *,
+};
+use crate::{
+    engine::finding::{EventKind, Shown},
+    event::TimeSource,
+    stream::{Filter, Limits, Said, Start, Stream},
+};
+
+/// An engine that knows of one service.
+#[derive(Clone, Default)]
+struct Engine(Arc<Mutex<Remembered>>);
+
+impl Generations for Engine {
+    fn generations(&self) -> Pin<Box<dyn Future<Output = Option<BTreeMap<String, Remembered>>> + Send + '_>> {
+        let now = *self.0.lock().unwrap();
+        Box::pin(async move { Some([("annad".to_owned(), now)].into()) })
+    }
+}
+
+fn event(kind: EventKind) -> Said {
+    Said::Event(Box::new(Shown {
+        seq: 1,
+        at: clock::Nanos(1),
+        time_source: TimeSource::Kernel,
+        service: "annad".into(),
+        kind,
+        subject: None,
+        process: None,
+        actor: None,
+        facts: serde_json::Map::new(),
+        summary: String::new(),
+    }))
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.unwrap().block_on(test);
+}
+
+#[test]
+fn lines_are_kept_as_they_were_said_and_generations_with_them() {
+    let scene = Scene::new();
+    let store = scene.open_well();
+    run(async {
+        let stream = Stream::new("e1", Limits::default());
+        let engine = Engine::default();
+        let subscription = stream.subscribe(Start::Oldest, Filter::default());
+        let task = tokio::spawn(exporter::run(subscription, store.clone(), engine.clone()));
+        let before = clock::wall();
+        stream.push(event(EventKind::Exec));
+        stream.push(Said::Finding(Box::new(finding(FindingState::Opened, "gone"))));
+        stream.push(Said::Lost {
+            source: "ring".into(),
+            count: 3,
+        });
+        *engine.0.lock().unwrap() = Remembered {
+            generation: 2,
+            main: None,
+        };
+        stream.close();
+        task.await.unwrap();
+        assert!(store.flush(LONG));
+        let page = store.query(&Query::default()).unwrap();
+        let values: Vec<serde_json::Value> = page
+            .records
+            .iter()
+            .map(|r| serde_json::from_str(&r.json).unwrap())
+            .collect();
+        let types: Vec<_> = values.iter().map(|v| v["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["event", "finding", "lost"]);
+        assert!(values.iter().all(|v| v["epoch"] == "e1"), "{values:?}");
+        assert!(
+            page.records
+                .iter()
+                .all(|r| r.at >= before && r.at <= clock::wall())
+        );
+        assert_eq!(store.lives(&Query::default()).unwrap()[0].id, "f1");
+    });
+    close(&store);
+    assert_eq!(scene.open().1.services["annad"].generation, 2);
+}
+
+#[test]
+fn what_the_stream_no_longer_kept_is_counted() {
+    let scene = Scene::new();
+    let store = scene.open_well();
+    run(async {
+        let limits = Limits {
+            lines: 10,
+            bytes: 1 << 20,
+        };
+        let stream = Stream::new("e1", limits);
+        let subscription = stream.subscribe(Start::Oldest, Filter::default());
+        for _ in 0..25 {
+            stream.push(event(EventKind::Signal));
+        }
+        stream.close();
+        exporter::run(subscription, store.clone(), Engine::default()).await;
+    });
+    assert!(store.flush(LONG));
+    assert_eq!(
+        (store.status().written, store.status().lost, lost(&store)),
+        (10, 15, 15)
+    );
+}
