@@ -60,7 +60,10 @@ fn a_daemon_from_its_start_to_its_crash() {
     let json = run(probe(&["check", "--json", "--config"]).arg(sandbox.path("probe.toml")));
     let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!((json.code, &report["status"]), (Some(2), &"critical".into()));
-    assert_eq!(report["services"][0]["findings"].as_array().map(Vec::len), Some(3));
+    assert_eq!(
+        report["services"][0]["findings"].as_array().map(Vec::len),
+        Some(3)
+    );
 }
 
 #[test]
