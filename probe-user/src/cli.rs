@@ -2,6 +2,7 @@
 
 mod check;
 mod declare;
+mod reclaim;
 mod who;
 
 use std::{path::PathBuf, time::Duration};
@@ -14,7 +15,7 @@ use probe_user::{
     report::{Filter, KindName, LineType},
 };
 
-pub(crate) use self::{check::Check, who::Who};
+pub(crate) use self::{check::Check, reclaim::Reclaim, who::Who};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
+    Reclaim(Reclaim),
 }
 
 /// Print events and findings as they happen

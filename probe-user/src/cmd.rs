@@ -3,6 +3,8 @@
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod journal;
+pub(crate) mod reclaim;
 pub(crate) mod replay;
 pub(crate) mod watch;
 pub(crate) mod who;

@@ -20,6 +20,7 @@ mod bounds;
 mod family;
 pub mod finding;
 mod handover;
+mod heal;
 mod heartbeat;
 mod index;
 mod ledger;
@@ -196,6 +197,7 @@ impl Engine {
                 generation,
                 main,
             } => self.on_remembered(&service, generation, main),
+            What::GaveUp { service, attempts } => self.on_gave_up(&service, attempts),
             What::Timer => {}
         }
         self.run_timers();

@@ -12,7 +12,9 @@ pub mod event;
 pub mod history;
 pub mod hooks;
 pub mod kernel;
+pub mod lock;
 pub mod metrics;
+pub mod reclaim;
 pub mod report;
 
 pub mod runtime;
@@ -21,4 +23,5 @@ pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
+pub mod tree;
 pub mod who;

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => cmd::replay::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Config(args) => cmd::config::run(&args),
+        Command::Reclaim(args) => cmd::reclaim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

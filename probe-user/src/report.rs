@@ -134,14 +134,6 @@ pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
     line
 }
 
-/// `text` with what steers a terminal escaped.
-pub fn escaped(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    // Writing to memory does not fail.
-    _ = escape::text(&mut out, text);
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 impl Options {
     /// The wall-clock time of a boot-clock time; the epoch where that leaves the calendar.
     fn wall(&self, at: Nanos) -> Timestamp {

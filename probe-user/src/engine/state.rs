@@ -270,6 +270,8 @@ pub(super) struct ServiceState {
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
     /// What systemd last said of its unit.
     pub(super) unit: Option<super::unit::Seen>,
+    /// probe's own healing has stopped trying.
+    pub(super) gave_up: Option<super::heal::GaveUp>,
     /// Ends of processes of the unit, until systemd says whether they were the main one.
     pub(super) unconfirmed: VecDeque<End>,
     /// Who wrote the PID file last, also before it was told of them.
@@ -313,6 +315,7 @@ impl ServiceState {
             holder_ends: VecDeque::new(),
             pid_file: None,
             unit: None,
+            gave_up: None,
             unconfirmed: VecDeque::new(),
             pid_file_writers: VecDeque::new(),
             beat: None,

@@ -5,6 +5,7 @@ mod binds;
 mod bounds;
 mod episodes;
 mod handover;
+mod heal;
 mod healthy;
 mod netns;
 mod order;

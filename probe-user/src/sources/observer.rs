@@ -129,6 +129,12 @@ impl Observer {
         })
     }
 
+    /// How several declared addresses are now, as one service means them; in their order.
+    pub fn sites(&mut self, sites: &[Site], view: &View) -> Vec<AddressState> {
+        let wanted: Vec<(&Site, &View)> = sites.iter().map(|site| (site, view)).collect();
+        self.settle(&wanted, false)
+    }
+
     /// How everything declared is now: one dump a family, one pass for holders, one for processes.
     pub fn snapshot(&mut self, config: &Config, views: &Views, reason: SnapshotReason) -> Snapshot {
         let began = clock::now();
