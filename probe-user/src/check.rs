@@ -29,9 +29,9 @@ use crate::{
     engine::{
         Effect, Engine,
         finding::{Kind, Severity},
-        view::ServiceView,
+        view::{ListenerState, ListenerView, ServiceView},
     },
-    event::{Event, PathState, ProcId, RunState, Snapshot, SnapshotReason, TimeSource, What},
+    event::{Event, PathState, ProcId, RunState, Snapshot, SnapshotReason, SocketState, TimeSource, What},
     runtime::exe_ids,
     sources::{observer::Observer, process_state, view::Views},
     who::sight::Sight,
@@ -267,7 +267,9 @@ impl Looker<'_> {
         let wait = |(declared, (view, sites)): (&Service, (ServiceView, Vec<_>))| {
             let stalls = sites.iter().any(|site| waiting.contains(site));
             let stall = stalls.then_some(declared.accept_within);
-            let gap = (!view.findings.is_empty()).then_some(declared.relisten_within);
+            let unserved = |l: &ListenerView| l.state != ListenerState::Socket(SocketState::Listening);
+            let lacks = view.main.is_some() && view.listeners.iter().any(unserved);
+            let gap = (lacks || !view.findings.is_empty()).then_some(declared.relisten_within);
             stall.max(gap)
         };
         let views = engine.views().into_iter().zip(self.config.sites());

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod api;
 pub mod check;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

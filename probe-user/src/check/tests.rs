@@ -10,7 +10,7 @@ use nix::{
 
 use super::*;
 use crate::{
-    event::{AddressState, Holder, Process, Socket, SocketId, SocketState},
+    event::{AddressState, Holder, Process, Socket, SocketId},
     sources::testing::{Child, TempDir, alone, until},
 };
 
