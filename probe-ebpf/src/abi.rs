@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a structure in this file changes its layout or meaning.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// `TASK_COMM_LEN` of the kernel.
 pub const COMM_LEN: usize = 16;
@@ -337,6 +337,36 @@ pub struct NameKey {
     pub name: [u8; NAME_LEN],
 }
 
+/// What is done to a name, in [`ChangeKey`].
+pub const CHANGE_REMOVED: u32 = 1;
+/// The name is not there any more.
+pub const CHANGE_RENAMED_AWAY: u32 = 2;
+/// The name is there now.
+pub const CHANGE_RENAMED_TO: u32 = 3;
+
+/// Key of `CHANGERS`: a wanted name in a directory, and what is done to it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ChangeKey {
+    /// The directory: inode number, and device of its super block in the kernel's encoding.
+    pub dir_ino: u64,
+    pub dir_dev: u32,
+    /// One of `CHANGE_*`.
+    pub change: u32,
+    pub name: NameKey,
+}
+
+/// Value of `CHANGERS`: who did it last.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Changer {
+    pub task: Task,
+    /// Nanoseconds on the boot clock.
+    pub at: u64,
+}
+
 /// Value of `PAST`, keyed by pid: who a process was that has ended.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -503,5 +533,7 @@ mod pod {
             unsafe impl aya::Pod for $t {}
         )*};
     }
-    pod!(Supervised, PortKey, UnitKey, NameKey, Past, Offsets, Settings);
+    pod!(
+        Supervised, PortKey, UnitKey, NameKey, ChangeKey, Changer, Past, Offsets, Settings
+    );
 }

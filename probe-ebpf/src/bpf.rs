@@ -4,6 +4,7 @@ mod emit;
 mod inet_socket;
 mod iter;
 mod maps;
+mod path;
 mod process;
 mod read;
 mod signal;

@@ -1,6 +1,9 @@
 //! The commands and options that exist.
 
+mod check;
 mod declare;
+mod reclaim;
+mod who;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,6 +14,8 @@ use probe_user::{
     kernel::Tier,
     report::{Filter, KindName, LineType},
 };
+
+pub(crate) use self::{check::Check, reclaim::Reclaim, who::Who};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -32,9 +37,12 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Watch(Watch),
+    Who(Who),
+    Check(Check),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
+    Reclaim(Reclaim),
 }
 
 /// Print events and findings as they happen

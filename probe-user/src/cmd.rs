@@ -1,9 +1,13 @@
 //! What each command does: one file a command.
 
+pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod journal;
+pub(crate) mod reclaim;
 pub(crate) mod replay;
 pub(crate) mod watch;
+pub(crate) mod who;
 
 use std::io::{self, IsTerminal};
 

@@ -22,7 +22,7 @@ pub use self::{
     heal::{Backoff, CrashLoop, Heal},
     hook::{After, Hook, HookState, WebhookFormat},
     netns::Netns,
-    probe::{Probe, Retention, Size, TierChoice, Timeouts},
+    probe::{Bounds, Probe, Retention, Size, TierChoice, Timeouts},
     service::{Heartbeat, KeepInstance, Service, Signals},
     span::Span,
 };

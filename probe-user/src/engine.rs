@@ -16,8 +16,11 @@ use crate::{
 };
 
 mod bind;
+mod bounds;
+mod family;
 pub mod finding;
 mod handover;
+mod heal;
 mod heartbeat;
 mod index;
 mod ledger;
@@ -38,9 +41,11 @@ mod unit;
 mod verdict;
 pub mod view;
 
+use bounds::Bound;
 pub use finding::Effect;
-use ledger::AddressLedger;
+use ledger::{AddressLedger, Sightings};
 use process::Tombstones;
+pub(crate) use show::describe;
 use state::{Blind, ServiceState};
 
 /// Ties a timer to what it is for.
@@ -61,6 +66,11 @@ pub struct Engine {
     member_of: BTreeMap<ProcId, Vec<usize>>,
     /// Processes that have ended: an identity never comes back.
     ended: Tombstones,
+    sightings: Sightings,
+    /// Addresses that this event has asked to look at.
+    settling: BTreeSet<Site>,
+    /// What there was more of than may be remembered, since when.
+    over: BTreeMap<Bound, Nanos>,
     addresses: BTreeMap<Site, AddressLedger>,
     by_name: BTreeMap<String, usize>,
     timers: BTreeSet<(Nanos, Due)>,
@@ -85,8 +95,8 @@ impl Engine {
         let services: Vec<_> = config
             .services
             .iter()
-            .zip(sites)
-            .map(|(s, sites)| ServiceState::new(s.clone(), sites))
+            .zip(&sites)
+            .map(|(s, sites)| ServiceState::new(s.clone(), sites.clone()))
             .collect();
         let mut addresses: BTreeMap<Site, AddressLedger> = BTreeMap::new();
         for (i, s) in services.iter().enumerate() {
@@ -100,12 +110,14 @@ impl Engine {
             .map(|(i, s)| (s.decl.name.clone(), i))
             .collect();
         Self {
-            index: index::Index::new(&config.services, exes),
-            config,
+            index: index::Index::new(&config.services, &sites, exes),
             services,
             by_name,
             member_of: BTreeMap::new(),
-            ended: Tombstones::default(),
+            ended: Tombstones::new(config.probe.bounds.ended.get() as usize),
+            sightings: Sightings::default(),
+            settling: BTreeSet::new(),
+            over: BTreeMap::new(),
             addresses,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
@@ -118,6 +130,7 @@ impl Engine {
             time_source: TimeSource::Observed,
             touched: BTreeSet::new(),
             effects: Vec::new(),
+            config,
         }
     }
 
@@ -184,10 +197,12 @@ impl Engine {
                 generation,
                 main,
             } => self.on_remembered(&service, generation, main),
+            What::GaveUp { service, attempts } => self.on_gave_up(&service, attempts),
             What::Timer => {}
         }
         self.run_timers();
         self.judge();
+        self.settling.clear();
         std::mem::take(&mut self.effects)
     }
 
@@ -259,6 +274,11 @@ impl Engine {
             sources: BTreeMap::new(),
         });
         blind.last = blind.last.max(at);
+        // A few dozen sources exist; a recording may name any.
+        let source = match blind.sources.len() < bounds::SOURCES || blind.sources.contains_key(&source) {
+            true => source,
+            false => "others".to_owned(),
+        };
         *blind.sources.entry(source).or_default() += count;
     }
 }

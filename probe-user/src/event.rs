@@ -34,6 +34,11 @@ impl ProcId {
             start_ticks: start.0 / (1_000_000_000 / TICKS),
         }
     }
+
+    /// When it began, as exactly as the identity tells.
+    pub fn start(self) -> Nanos {
+        Nanos(self.start_ticks.saturating_mul(1_000_000_000 / TICKS))
+    }
 }
 
 /// A file by what it is, not by its name: the super block's device in the kernel's encoding (major << 20 | minor), and
@@ -363,6 +368,19 @@ pub struct UnitState {
     pub error: Option<String>,
 }
 
+impl UnitState {
+    /// Whether systemd is about to start or stop it, or will start it by itself after a pause.
+    pub fn is_changing(&self) -> bool {
+        self.error.is_none()
+            && (self.job.is_some()
+                || matches!(
+                    self.active_state.as_str(),
+                    "activating" | "deactivating" | "reloading" | "refreshing"
+                )
+                || self.sub_state.starts_with("auto-restart"))
+    }
+}
+
 /// The state of everything declared, read after the hooks were attached and `began`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -498,6 +516,12 @@ pub enum What {
         generation: u64,
         /// The last of them, where it was of this boot: if it still lives, that life goes on.
         main: Option<ProcId>,
+    },
+    /// probe's own healing of a service has stopped trying after so many attempts in a row that did not help; `None`: it
+    /// would try again.
+    GaveUp {
+        service: String,
+        attempts: Option<u32>,
     },
     /// Events were lost. Verdicts are unknown until a snapshot that began after this settles them.
     Lost {

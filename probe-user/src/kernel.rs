@@ -10,9 +10,11 @@ mod maps;
 pub mod offsets;
 pub mod plan;
 mod ring;
+mod task_files;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     sync::{
@@ -21,7 +23,11 @@ use std::{
     },
 };
 
-use aya::{Ebpf, maps::RingBuf, programs::Program};
+use aya::{
+    Ebpf,
+    maps::RingBuf,
+    programs::{FExit, Program, fexit::FExitLinkId},
+};
 use aya_log::EbpfLogger;
 
 use probe_abi::CONTROL_INET_LISTEN;
@@ -34,8 +40,12 @@ pub use self::{
     maps::{MapsError, PastProcess, Wanted},
     plan::{Plan, Tier},
     ring::Ring,
+    task_files::{TaskFiles, TaskFilesError},
 };
-use crate::{clock::Nanos, event::ProcId};
+use crate::{
+    clock::Nanos,
+    event::{FileId, PathChange, ProcId, Process},
+};
 
 /// The loaded and attached programs. Dropped together with its [`Iterators`], everything is detached.
 pub struct Kernel {
@@ -49,7 +59,12 @@ pub struct Kernel {
     undecoded: Arc<AtomicU64>,
     reported_undecoded: u64,
     reported_misses: BTreeMap<String, u64>,
+    /// Whether and how [`Self::follow_changers`] is attached.
+    changers: Vec<(&'static str, FExitLinkId)>,
 }
+
+/// Programs of [`Kernel::follow_changers`].
+const CHANGERS: [&str; 2] = ["fexit_inode_unlink", "fexit_inode_rename"];
 
 impl Kernel {
     /// Loads and attaches every hook that this kernel takes; [`Self::plan`] tells which. Nothing is reported before
@@ -84,6 +99,7 @@ impl Kernel {
             });
         Ok(Self {
             reported_misses: BTreeMap::new(),
+            changers: Vec::new(),
             reported_undecoded: 0,
             ring: Some(Ring {
                 buffer,
@@ -188,6 +204,36 @@ impl Kernel {
         self.maps.want(wanted)
     }
 
+    /// From now on, or not any more, the kernel remembers who removes or renames a wanted name. That costs every unlink and
+    /// every rename of the host, so it is for directories that refuse fanotify only. `false`: this kernel or tier does not
+    /// have it.
+    pub fn follow_changers(&mut self, on: bool) -> bool {
+        if !CHANGERS.iter().all(|program| self.plan.is_attached(program)) {
+            return false;
+        }
+        if on == !self.changers.is_empty() {
+            return true;
+        }
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, link) in self.changers.drain(..) {
+            drop(fexit(&mut ebpf, name).map(|p| p.detach(link)));
+        }
+        if on {
+            for name in CHANGERS {
+                match fexit(&mut ebpf, name).map(FExit::attach) {
+                    Some(Ok(link)) => self.changers.push((name, link)),
+                    refused => tracing::warn!(name, ?refused, "who changes a path stays unknown"),
+                }
+            }
+        }
+        true
+    }
+
+    /// Who did this to a name of a directory last, while [`Self::follow_changers`] was on.
+    pub fn changer(&self, directory: FileId, name: &OsStr, change: PathChange) -> Option<Process> {
+        self.maps.changer(directory, name, change)
+    }
+
     /// Who a process was that has ended, as far back as the last 16384 ends.
     pub fn past(&self, pid: u32) -> Option<PastProcess> {
         self.maps.past(pid)
@@ -197,6 +243,10 @@ impl Kernel {
     pub fn records(&self) -> u64 {
         self.maps.records()
     }
+}
+
+fn fexit<'a>(ebpf: &'a mut Ebpf, name: &str) -> Option<&'a mut FExit> {
+    ebpf.program_mut(name)?.try_into().ok()
 }
 
 /// The lines that the programs log, readable when there are some.

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod api;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod discover;
@@ -10,7 +11,9 @@ pub mod event;
 pub mod history;
 pub mod hooks;
 pub mod kernel;
+pub mod lock;
 pub mod metrics;
+pub mod reclaim;
 pub mod report;
 
 pub mod runtime;
@@ -19,3 +22,5 @@ pub mod silence;
 pub mod sources;
 pub mod stream;
 pub mod trace;
+pub mod tree;
+pub mod who;

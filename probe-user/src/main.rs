@@ -16,6 +16,8 @@ use crate::cli::{Cli, Command};
 /// Codes other than 0.
 const ERROR: u8 = 1;
 const USAGE: u8 = 2;
+/// UNKNOWN.
+const CHECK_USAGE: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -25,15 +27,21 @@ fn main() -> ExitCode {
     log(cli.verbose);
     let result = match cli.command {
         Command::Watch(args) => cmd::watch::run(&args),
+        Command::Who(args) => cmd::who::run(&args),
+        Command::Check(args) => cmd::check::run(&args),
         Command::Replay(args) => cmd::replay::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Config(args) => cmd::config::run(&args),
+        Command::Reclaim(args) => cmd::reclaim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(Exit(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             let code = if error.is::<cli::UsageError>() {
                 USAGE
             } else {
@@ -45,6 +53,11 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// The command is done, has said what is to be said, and ends with a code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+pub(crate) struct Exit(pub(crate) u8);
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
@@ -76,5 +89,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     } else {
         _ = writeln!(io::stderr(), "probe: {}", cli::one_line(&error.to_string()));
     }
-    ExitCode::from(USAGE)
+    // For a monitoring system 2 is CRITICAL.
+    let command = std::env::args_os()
+        .skip(1)
+        .find(|a| !a.as_encoded_bytes().starts_with(b"-"));
+    let is_plugin = command.is_some_and(|c| c == "check");
+    ExitCode::from(if is_plugin { CHECK_USAGE } else { USAGE })
 }

@@ -4,8 +4,10 @@ mod escape;
 pub mod filter;
 mod human;
 mod json;
+mod look;
 mod numbered;
 mod watching;
+mod who;
 
 use std::{
     collections::BTreeSet,
@@ -16,8 +18,12 @@ use jiff::{Timestamp, tz::TimeZone};
 
 pub(crate) use self::numbered::numbered;
 pub use self::{
+    escape::plain,
     filter::{Filter, KindName, LineType},
+    json::line as json_line,
+    look::{Look, span},
     watching::{BlindSpot, Watching, blind_spots},
+    who::who,
 };
 use crate::{
     clock::Nanos,
@@ -126,14 +132,6 @@ pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
     _ = json::finding(&mut line, &options, finding);
     line.push(b'\n');
     line
-}
-
-/// `text` with what steers a terminal escaped.
-pub fn escaped(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    // Writing to memory does not fail.
-    _ = escape::text(&mut out, text);
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 impl Options {

@@ -126,6 +126,9 @@ pub fn wanted(config: &Config, exes: &BTreeMap<String, FileId>) -> Wanted {
         for a in &s.listen {
             wanted.add_address(a);
         }
+        if let Some(file) = &s.pid_file {
+            wanted.add_file(file.as_ref());
+        }
     }
     wanted
 }

@@ -19,6 +19,7 @@ mod redis;
 mod sandbox;
 mod scene;
 mod sentinel;
+mod unit;
 mod watch;
 
 pub use ask::{Output, probe, run};
@@ -35,4 +36,5 @@ pub use process::{Proc, kill, state};
 pub use redis::Redis;
 pub use sandbox::{Sandbox, free_port};
 pub use scene::Scene;
+pub use unit::{Manager, Unit, UnitFile};
 pub use watch::{Watch, finding_lines, replay};

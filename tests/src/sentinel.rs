@@ -2,14 +2,26 @@
 //! `not-listening`, by probe's own clock, later than every other threshold in the configuration. What was to come has come
 //! before.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use crate::{daemon::Daemon, sandbox::Sandbox};
+use crate::{clock::patience, daemon::Daemon, sandbox::Sandbox};
 
 pub(crate) const SERVICE: &str = "sentinel";
 
 /// Longer than every other threshold that a test configures.
-const READY_WITHIN: &str = "2s";
+fn ready_within() -> &'static str {
+    if is_slow() { "8s" } else { "2s" }
+}
+
+/// The longest `ready_within` of daemons that do get ready.
+pub(crate) fn others_within() -> &'static str {
+    if is_slow() { "7s" } else { "1500ms" }
+}
+
+/// On an emulated machine a healthy daemon may take seconds to start.
+fn is_slow() -> bool {
+    patience() > Duration::from_secs(60)
+}
 
 #[derive(Debug)]
 pub(crate) struct Sentinel {
@@ -36,8 +48,9 @@ impl Sentinel {
         } = self;
         format!(
             "\n[[service]]\nname = {SERVICE:?}\nexe = {exe:?}\npid_file = {pid_file:?}\nlisten = [\"unix:{}\"]\nexpected = false\n\
-             ready_within = {READY_WITHIN:?}\n",
-            socket.display()
+             ready_within = {:?}\n",
+            socket.display(),
+            ready_within()
         )
     }
 

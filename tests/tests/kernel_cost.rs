@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    ffi::CString,
     fs::{self, File},
     os::fd::{AsRawFd, IntoRawFd},
     path::{Path, PathBuf},
@@ -43,7 +44,7 @@ fn least<T>(mut prepare: impl FnMut() -> T, mut call: impl FnMut(T)) -> u64 {
 }
 
 /// `apart`: a file where nothing is watched; `beside`: one in the directory of a declared socket.
-fn measure(apart: &Path, beside: &Path) -> [Cost; 5] {
+fn measure(apart: &Path, beside: &Path) -> [Cost; 6] {
     let close = |path: &Path| {
         least(
             || File::open(path).expect("a file").into_raw_fd(),
@@ -64,6 +65,15 @@ fn measure(apart: &Path, beside: &Path) -> [Cost; 5] {
             },
         )
     };
+    let unlinked = apart.with_extension("unlinked");
+    let unlinked = CString::new(unlinked.as_os_str().as_encoded_bytes()).expect("a path");
+    let unlink = least(
+        || fs::write(unlinked.to_str().expect("a path"), "").expect("a file"),
+        |()| {
+            // SAFETY: the path ends with a NUL.
+            unsafe { libc::unlink(unlinked.as_ptr()) };
+        },
+    );
     let getpid = least(
         || (),
         |()| {
@@ -76,6 +86,7 @@ fn measure(apart: &Path, beside: &Path) -> [Cost; 5] {
         cost("getpid", getpid),
         cost("close", close(apart)),
         cost("read", read(apart)),
+        cost("unlink", unlink),
         cost("close beside a declared socket", close(beside)),
         cost("read beside a declared socket", read(beside)),
     ]

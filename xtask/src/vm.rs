@@ -4,11 +4,15 @@
 //! virtual machine has no disk and no network: what it needs is in its initial file system.
 
 mod archive;
+mod arm64;
 mod guest;
 mod kernel;
 mod machine;
 mod mirror;
+mod programs;
+mod systemd;
 mod table;
+mod userland;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,9 +27,10 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
+pub(crate) use self::machine::Report;
 use self::{
-    kernel::{Kernel, Release},
-    machine::Report,
+    kernel::{Arch, Kernel, Release},
+    programs::Target,
 };
 use crate::{apt, child, workspace};
 
@@ -45,6 +50,14 @@ pub(crate) struct Args {
     /// Count what system calls of others cost, instead of running the tests
     #[arg(long, conflicts_with = "table")]
     pub(crate) icount: bool,
+
+    /// The tests of units instead, in a Debian with systemd; on 6.1 where --kernel names no other
+    #[arg(long, conflicts_with_all = ["icount", "table"])]
+    pub(crate) systemd: bool,
+
+    /// On a kernel for 64-bit ARM instead; on 6.12 where --kernel names no other
+    #[arg(long, conflicts_with_all = ["icount", "table", "systemd"])]
+    pub(crate) arm64: bool,
 
     /// Write the table of hooks into the README
     #[arg(long)]
@@ -78,10 +91,15 @@ impl fmt::Display for Tier {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (mut passed, mut failed) = (0, 0);
-    let outcome = matrix(args, &mut |report: &Report| {
+    let mut each = |report: &Report| {
         passed += report.passed.len();
         failed += report.failed.len();
-    });
+    };
+    let outcome = match args {
+        Args { systemd: true, .. } => systemd(args, &mut each),
+        Args { arm64: true, .. } => arm64(args, &mut each),
+        _ => matrix(args, &mut each),
+    };
     println!("{passed} passed, {failed} failed");
     outcome
 }
@@ -103,6 +121,22 @@ pub(crate) fn all(filter: Option<&str>, mut each: impl FnMut(&Report)) -> anyhow
     tests.and(costs)
 }
 
+/// The tests of units.
+pub(crate) fn systemd(args: &Args, each: impl FnMut(&Report)) -> anyhow::Result<()> {
+    alone(systemd::run(args)?, each)
+}
+
+/// Tests of what the kernel tells, on a kernel for 64-bit ARM.
+pub(crate) fn arm64(args: &Args, each: impl FnMut(&Report)) -> anyhow::Result<()> {
+    alone(arm64::run(args)?, each)
+}
+
+fn alone(report: Report, mut each: impl FnMut(&Report)) -> anyhow::Result<()> {
+    each(&report);
+    ensure!(report.failed.is_empty(), "{}", report.failed.join(", "));
+    Ok(())
+}
+
 /// Runs every kernel with every tier that was asked for, and hands out each report.
 fn matrix(args: &Args, each: &mut impl FnMut(&Report)) -> anyhow::Result<()> {
     apt::install(&PACKAGES).context("the virtual machines need these packages")?;
@@ -110,7 +144,7 @@ fn matrix(args: &Args, each: &mut impl FnMut(&Report)) -> anyhow::Result<()> {
         true => Work::Cost,
         false => Work::Tests,
     };
-    let guest = guest::build(args.filter.as_deref())?;
+    let guest = guest::build(args.filter.as_deref(), &[], &Target::default())?;
     let chosen = |r: &Release| args.kernel.is_empty() || args.kernel.contains(r);
     let releases: Vec<Release> = Release::value_variants().iter().copied().filter(chosen).collect();
     let mut kernels = Vec::new();
@@ -190,6 +224,9 @@ enum Work {
 
 impl fmt::Display for Job<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kernel.arch != Arch::Amd64 {
+            write!(f, "{} ", self.kernel.arch)?;
+        }
         write!(f, "{} {}", self.kernel.release, self.tier)
     }
 }

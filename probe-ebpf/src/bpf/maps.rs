@@ -4,7 +4,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_abi::{CONTROLS, NameKey, Past, PortKey, RECORD_KINDS, SUN_PATH_LEN, Supervised, UnitKey};
+use probe_abi::{
+    CONTROLS, ChangeKey, Changer, NameKey, Past, PortKey, RECORD_KINDS, SUN_PATH_LEN, Supervised, UnitKey,
+};
 
 /// Records for user space. The size is set at load.
 #[map]
@@ -50,6 +52,14 @@ pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(163
 /// kernel does not run one program twice on one CPU at a time.
 #[map]
 pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(1, 0);
+
+/// Who changed a wanted name last, as far as somebody asked for it. The oldest makes room.
+#[map]
+pub(super) static CHANGERS: LruHashMap<ChangeKey, Changer> = LruHashMap::with_max_entries(4096, 0);
+
+/// Where the values for `CHANGERS` are built, one slot for each program.
+#[map]
+pub(super) static CHANGER_SCRATCH: PerCpuArray<Changer> = PerCpuArray::with_max_entries(2, 0);
 
 /// Where the programs on UNIX sockets look for the last component of a path. What lies in a map the verifier does not
 /// follow, so a loop over it stays one path; on the stack it would be one for each place of a slash.

@@ -106,7 +106,7 @@ fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
 }
 
 /// Adds what runs here and is not declared, and the socket files that nothing holds.
-fn discover(config: &mut Config, observer: &mut Observer) -> anyhow::Result<()> {
+pub(super) fn discover(config: &mut Config, observer: &mut Observer) -> anyhow::Result<()> {
     let listeners = observer
         .listening_everything()
         .context("cannot discover what listens here")?;
@@ -140,7 +140,7 @@ fn log_level(level: BpfLog) -> LogLevel {
 }
 
 /// Keeps the services of these names.
-fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
+pub(super) fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The `[probe]` table.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -25,6 +25,37 @@ pub struct Probe {
     pub retention: Retention,
     /// How long a client waits for the daemon.
     pub timeouts: Timeouts,
+    /// How much is remembered.
+    pub bounds: Bounds,
+}
+
+/// How much is remembered at most. What is beyond is told as lost, and the services concerned are not judged until
+/// everything fits again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bounds {
+    /// Living processes of all services together.
+    pub members: NonZeroU32,
+    /// Live sockets of one address.
+    pub sockets: NonZeroU32,
+    /// Processes that hold one socket.
+    pub holders: NonZeroU32,
+    /// Ended processes that an event told late must not bring back.
+    pub ended: NonZeroU32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        const fn n(n: u32) -> NonZeroU32 {
+            NonZeroU32::new(n).expect("not zero")
+        }
+        Self {
+            members: n(65_536),
+            sockets: n(1024),
+            holders: n(1024),
+            ended: n(65_536),
+        }
+    }
 }
 
 impl Default for Probe {
@@ -37,6 +68,7 @@ impl Default for Probe {
             settle_every: Duration::from_secs(60),
             retention: Retention::default(),
             timeouts: Timeouts::default(),
+            bounds: Bounds::default(),
         }
     }
 }

@@ -112,8 +112,10 @@ pub struct Signals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeepInstance {
-    /// The one that the PID file names.
+    /// None is ended; duplicates are only reported.
     #[default]
+    Report,
+    /// The one that the PID file names.
     PidFile,
     Oldest,
     Newest,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    address::{Address, Site},
     config::Service,
     event::{FileId, Process},
 };
@@ -18,10 +19,29 @@ pub(super) struct Index {
     by_script: BTreeMap<String, Vec<usize>>,
     by_pid_file: BTreeMap<String, Vec<usize>>,
     names: BTreeMap<String, usize>,
+    /// Declared TCP and UDP addresses.
+    by_port: BTreeMap<(Transport, u16), BTreeSet<Site>>,
+    /// The others.
+    by_name: BTreeMap<Address, BTreeSet<Site>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+fn port(address: &Address) -> Option<(Transport, u16)> {
+    let transport = match address {
+        Address::Tcp(_) => Transport::Tcp,
+        Address::Udp(_) => Transport::Udp,
+        Address::Unix(_) | Address::Abstract(_) => return None,
+    };
+    Some((transport, address.inet()?.port))
 }
 
 impl Index {
-    pub(super) fn new(services: &[Service], exes: &BTreeMap<String, FileId>) -> Self {
+    pub(super) fn new(services: &[Service], sites: &[Vec<Site>], exes: &BTreeMap<String, FileId>) -> Self {
         let mut index = Self::default();
         for (i, s) in services.iter().enumerate() {
             index.names.insert(s.name.clone(), i);
@@ -41,6 +61,13 @@ impl Index {
             }
             if let (Some(script), None) = (&s.script, &s.exe) {
                 index.by_script.entry(script.clone()).or_default().push(i);
+            }
+            for site in sites.get(i).into_iter().flatten() {
+                let alike = match port(&site.address) {
+                    Some(port) => index.by_port.entry(port).or_default(),
+                    None => index.by_name.entry(site.address.clone()).or_default(),
+                };
+                alike.insert(site.clone());
             }
             if let Some(path) = &s.pid_file {
                 index.by_pid_file.entry(path.clone()).or_default().push(i);
@@ -89,6 +116,16 @@ impl Index {
             .flatten()
             .copied()
             .collect()
+    }
+
+    /// The declared addresses of the same name, or transport and port.
+    pub(super) fn alike(&self, address: &Address) -> impl Iterator<Item = &Site> {
+        match port(address) {
+            Some(port) => self.by_port.get(&port),
+            None => self.by_name.get(address),
+        }
+        .into_iter()
+        .flatten()
     }
 
     pub(super) fn of_unit(&self, unit: &str) -> &[usize] {

@@ -1,10 +1,13 @@
 //! Which sockets are bound to a declared address, who holds them, what became of them, and who touched the path.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
+    address::Site,
     clock::Nanos,
-    event::{Actor, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState},
+    event::{
+        Actor, AddressState, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState,
+    },
 };
 
 /// Path changes and dead sockets remembered per address.
@@ -45,6 +48,50 @@ pub(super) struct Bound {
     inode: u64,
     /// The directory has told of the name.
     named: bool,
+}
+
+/// Where a socket or a holder was seen: at no fewer addresses than it is at. Made anew with every snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    by_inode: BTreeMap<u64, BTreeSet<Site>>,
+    by_holder: BTreeMap<ProcId, BTreeSet<Site>>,
+}
+
+impl Sightings {
+    pub(super) fn note(&mut self, address: &Site, socket: &Socket) {
+        let at = self.by_inode.entry(socket.inode).or_default();
+        if !at.contains(address) {
+            at.insert(address.clone());
+        }
+        for h in &socket.holders {
+            let at = self.by_holder.entry(h.process).or_default();
+            if !at.contains(address) {
+                at.insert(address.clone());
+            }
+        }
+    }
+
+    pub(super) fn renew(&mut self, addresses: &BTreeMap<Site, AddressLedger>) {
+        self.by_inode.clear();
+        self.by_holder.clear();
+        for (address, ledger) in addresses {
+            for e in ledger.live.values() {
+                self.note(address, &e.socket);
+            }
+        }
+    }
+
+    pub(super) fn of_inode(&self, inode: u64) -> Vec<Site> {
+        self.by_inode.get(&inode).into_iter().flatten().cloned().collect()
+    }
+
+    pub(super) fn forget_inode(&mut self, inode: u64) {
+        self.by_inode.remove(&inode);
+    }
+
+    pub(super) fn forget_holder(&mut self, id: &ProcId) -> BTreeSet<Site> {
+        self.by_holder.remove(id).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -235,6 +282,34 @@ impl AddressLedger {
     /// The dead socket that the file was bound to.
     pub(super) fn last_owner(&self, file: FileId) -> Option<&Dead> {
         self.dead.iter().rev().find(|d| d.file == Some(file))
+    }
+
+    /// Whether a level tells what is known already, and nothing waits for one.
+    pub(super) fn is_unchanged(&self, state: &AddressState) -> bool {
+        let Some(read_at) = self
+            .read_at
+            .filter(|_| self.error.is_none() && self.pending.is_none())
+        else {
+            return false;
+        };
+        let same_socket =
+            |s: &Socket| s.head.is_none() && self.live.get(&s.id).is_some_and(|e| e.socket == *s);
+        let known = |p: &Process| self.strangers.get(&p.id).is_none_or(|known| known == p);
+        state.error.is_none()
+            && self.path == state.path
+            && self.netns == state.netns
+            && self.live.len() == state.sockets.len()
+            && state.sockets.iter().all(same_socket)
+            && state.processes.iter().all(known)
+            && self.dead.iter().all(|d| d.at <= read_at)
+            && self.changes.iter().all(|c| c.at <= read_at)
+    }
+
+    /// Whether the name has changed since the newest level was read.
+    pub(super) fn is_renamed(&self) -> bool {
+        self.changes
+            .back()
+            .is_some_and(|c| self.read_at.is_none_or(|read| read < c.at))
     }
 
     pub(super) fn is_older_than_known(&self, state_at: Nanos) -> bool {

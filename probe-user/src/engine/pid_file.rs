@@ -14,7 +14,14 @@ impl Engine {
         change: PathChange,
         actor: Option<Actor>,
     ) {
+        let writes = matches!(change, PathChange::Created | PathChange::RenamedTo);
         for s in self.index.of_pid_file(path, of.as_deref()) {
+            // Also one that ends before anybody reads whom it names.
+            if let (true, Some(a)) = (writes, &actor) {
+                self.services[s].wrote_pid_file(a.id);
+                self.qualify(s);
+                self.touched.insert(s);
+            }
             if let Some(a) = &actor
                 && let Some(m) = self.services[s].members.get_mut(&a.id)
             {
@@ -51,6 +58,20 @@ impl Engine {
                 .as_ref()
                 .is_some_and(|(_, known, _)| *known > at)
             {
+                continue;
+            }
+            if let Some((known, read_at, _)) = &mut self.services[s].pid_file
+                && *known == state
+                && self.joined
+                && state
+                    .process
+                    .as_ref()
+                    .is_none_or(|p| self.member_of.get(&p.id).is_some_and(|v| v.contains(&s)))
+            {
+                *read_at = at;
+                if let Some(p) = state.process.clone() {
+                    joined |= self.meet(p, Met::Level);
+                }
                 continue;
             }
             let before = self.services[s]

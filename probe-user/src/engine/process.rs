@@ -7,43 +7,54 @@ use serde_json::json;
 use crate::{
     clock::Nanos,
     config::Service,
-    event::{Disposition, ExitStatus, FileId, PidFileContent, ProcId, Process, SignalResult, SnapshotReason},
+    event::{
+        Disposition, ExitStatus, FileId, PathChange, PidFileContent, ProcId, Process, SignalResult,
+        SnapshotReason,
+    },
     signal::Signal,
 };
 
 use super::{
     Due, Effect, Engine,
+    bounds::Bound,
     finding::EventKind,
+    ledger::KEPT,
     membership,
     show::describe,
     state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
 };
 
-/// Ended identities, the newest 65,536: enough for events that a snapshot overtakes.
-#[derive(Debug, Default)]
+/// Ended identities, the newest ones: enough for events that a snapshot overtakes.
+#[derive(Debug)]
 pub(super) struct Tombstones {
-    of: BTreeMap<ProcId, ExitStatus>,
+    kept: usize,
+    ended: BTreeSet<ProcId>,
     order: VecDeque<ProcId>,
 }
 
 impl Tombstones {
-    const KEPT: usize = 65_536;
-
-    pub(super) fn insert(&mut self, id: ProcId, status: ExitStatus) -> bool {
-        if self.of.insert(id, status).is_some() {
-            return false;
+    pub(super) fn new(kept: usize) -> Self {
+        Self {
+            kept,
+            ended: BTreeSet::new(),
+            order: VecDeque::new(),
         }
-        if self.order.len() == Self::KEPT
+    }
+
+    pub(super) fn insert(&mut self, id: ProcId) {
+        if !self.ended.insert(id) {
+            return;
+        }
+        if self.order.len() == self.kept
             && let Some(old) = self.order.pop_front()
         {
-            self.of.remove(&old);
+            self.ended.remove(&old);
         }
         self.order.push_back(id);
-        true
     }
 
     pub(super) fn contains(&self, id: &ProcId) -> bool {
-        self.of.contains_key(id)
+        self.ended.contains(id)
     }
 }
 
@@ -72,6 +83,14 @@ impl Engine {
             return;
         };
         for s in services {
+            let at = self.at;
+            if let Some(m) = self.services[s].members.get_mut(&id) {
+                // Told twice.
+                if m.exec_at.is_some_and(|known| known >= at) {
+                    continue;
+                }
+                m.exec_at = Some(at);
+            }
             let summary = format!("{} runs {}", describe(&process), process.argv.join(" "));
             self.show(
                 s,
@@ -95,7 +114,12 @@ impl Engine {
 
     pub(super) fn on_fork(&mut self, child: Process) {
         self.meet(child.clone(), Met::Edge);
-        for s in self.member_of.get(&child.id).cloned().unwrap_or_default() {
+        let Some(services) = self.member_of.get(&child.id).cloned() else {
+            // Its parent is none of ours any more, or there are too many.
+            self.effects.push(Effect::Forget(child.id));
+            return;
+        };
+        for s in services {
             let summary = format!(
                 "{} forked {}",
                 parent_name(&self.services[s], &child),
@@ -107,7 +131,7 @@ impl Engine {
 
     /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
     pub(super) fn meet(&mut self, process: Process, met: Met) -> bool {
-        if self.ended.contains(&process.id) {
+        if self.ended.contains(&process.id) || met == Met::Level && self.knows_all_of(&process) {
             return false;
         }
         let mut joined = false;
@@ -117,9 +141,7 @@ impl Engine {
             .map(|v| v.iter().copied().collect())
             .unwrap_or_default();
         for s in &mine {
-            if let Some(m) = self.services[*s].members.get_mut(&process.id) {
-                complete(&mut m.process, &process);
-            }
+            self.services[*s].learn(&process);
             self.touched.insert(*s);
         }
         let inherited: Vec<usize> = process
@@ -136,11 +158,43 @@ impl Engine {
         joined
     }
 
+    /// A member of which this tells nothing new, and that belongs wherever its parent does.
+    fn knows_all_of(&self, process: &Process) -> bool {
+        let Some(mine) = self.member_of.get(&process.id) else {
+            return false;
+        };
+        let parents = process.parent.and_then(|p| self.member_of.get(&p));
+        let known = |s: &usize| {
+            let m = self.services[*s].members.get(&process.id);
+            m.is_some_and(|m| m.process == *process)
+        };
+        parents.is_none_or(|p| p.iter().all(|s| mine.contains(s))) && mine.iter().all(known)
+    }
+
     /// Makes `process` a member of service `s`.
     pub(super) fn join(&mut self, s: usize, process: Process, met: Met) -> bool {
         let id = process.id;
         if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
             return false;
+        }
+        if !self.member_of.contains_key(&id)
+            && self.member_of.len() >= self.config.probe.bounds.members.get() as usize
+        {
+            self.overflow(s, Bound::Members);
+            return false;
+        }
+        // Notifications overtake the kernel's records: what it did may have been told before it was.
+        let (mut held_address, mut cleaned_up) = (false, false);
+        let ledgers = self.services[s]
+            .sites
+            .iter()
+            .filter_map(|a| self.addresses.get(a));
+        for c in ledgers
+            .flat_map(|l| &l.changes)
+            .filter(|c| c.actor.as_ref().is_some_and(|a| a.id == id))
+        {
+            held_address |= c.change == PathChange::Created;
+            cleaned_up |= matches!(c.change, PathChange::Removed | PathChange::RenamedAway);
         }
         let (seq, now) = (self.seq, self.now);
         let service = &mut self.services[s];
@@ -150,10 +204,9 @@ impl Engine {
             .map(|m| m.instance);
         // A child may be met before its parent: then the parent adopts the child's instance.
         let children: Vec<(ProcId, u32)> = service
-            .members
-            .iter()
-            .filter(|(_, m)| m.process.parent == Some(id))
-            .map(|(c, m)| (*c, m.instance))
+            .family
+            .children(id)
+            .filter_map(|c| Some((c, service.members.get(&c)?.instance)))
             .collect();
         let instance = parents.or(children.first().map(|(_, i)| *i)).unwrap_or_else(|| {
             service.next_instance += 1;
@@ -163,6 +216,9 @@ impl Engine {
             root: process.clone(),
             living: BTreeSet::new(),
             qualified: None,
+            evident: false,
+            of_unit: false,
+            asked: BTreeSet::new(),
             seq,
         });
         entry.living.insert(id);
@@ -174,21 +230,29 @@ impl Engine {
             .map(|(_, i)| *i)
             .filter(|i| *i != instance)
             .collect();
+        service.family.add(&process, parents.is_none(), now);
+        for (child, _) in &children {
+            if let Some(m) = service.members.get(child) {
+                service.family.has_parent(&m.process);
+            }
+        }
         service.members.insert(
             id,
             Member {
                 process: process.clone(),
                 instance,
                 joined: now,
+                exec_at: None,
                 asked: None,
+                heard: None,
                 signals: VecDeque::new(),
                 stopped: None,
                 seen: None,
                 looking: false,
                 ignored: BTreeMap::new(),
                 oom: None,
-                held_address: false,
-                cleaned_up: false,
+                held_address,
+                cleaned_up,
             },
         );
         for other in merged {
@@ -196,6 +260,7 @@ impl Engine {
         }
         // Its place is taken for good, also once the one that took it has ended.
         service.deaths.retain(|d| d.was_main || d.at >= now);
+        service.note_evidence(&id);
         self.member_of.entry(id).or_default().push(s);
         if met == Met::Level {
             self.effects.push(Effect::Supervise(id, process.start));
@@ -219,32 +284,25 @@ impl Engine {
             })
             .collect();
         let service = &mut self.services[s];
-        let named = [service.named_by_unit(), service.named_by_pid_file()];
+        for id in &holders {
+            service.held_address(id);
+        }
+        let instance_of = |id: Option<ProcId>| Some(service.members.get(&id?)?.instance);
+        let named = [
+            instance_of(service.named_by_unit()),
+            instance_of(service.named_by_pid_file()),
+        ];
         let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
         let tells_helpers = service.unit_tells_helpers();
         let mut due: Option<Nanos> = None;
         let ServiceState {
-            members,
             instances,
             deaths,
             decl,
             ..
         } = service;
-        for (id, m) in members.iter_mut() {
-            if holders.contains(id) {
-                m.held_address = true;
-            }
-        }
-        for i in instances.values_mut().filter(|i| i.qualified.is_none()) {
-            let by_name = i.living.iter().any(|id| {
-                named.contains(&Some(*id))
-                    || holders.contains(id)
-                    || decl.pid == Some(id.pid)
-                    || !tells_helpers
-                        && members
-                            .get(id)
-                            .is_some_and(|m| decl.unit.is_some() && m.process.unit == decl.unit)
-            });
+        for (n, i) in instances.iter_mut().filter(|(_, i)| i.qualified.is_none()) {
+            let by_name = i.evident || i.of_unit && !tells_helpers || named.contains(&Some(*n));
             let old_enough = i.root.start + decl.ready_within;
             if by_name || plain && old_enough <= now {
                 i.qualified = Some(now);
@@ -272,8 +330,8 @@ impl Engine {
 
     fn choose_main(&mut self, s: usize, holders: &BTreeSet<ProcId>) {
         let service = &self.services[s];
-        let roots = || service.members.values().filter(|m| service.is_root(m));
-        let oldest = |m: &&Member| (m.process.start, m.process.id);
+        // The oldest first.
+        let roots = || service.family.roots().filter_map(|id| service.members.get(&id));
         let counts = |m: &&Member| {
             service
                 .instances
@@ -289,24 +347,24 @@ impl Engine {
                 service.decl.unit.is_some() && m.process.unit == service.decl.unit
                     || service.decl.pid == Some(m.process.id.pid)
             };
-            roots().filter(selects).filter(counts).min_by_key(oldest)
+            let by_either = service.decl.unit.is_some() || service.decl.pid.is_some();
+            by_either.then(|| roots().filter(selects).find(counts)).flatten()
         };
         // The oldest root that holds an address itself, or whose instance does.
         let holding = || {
-            let holds = |m: &&Member| {
-                service
-                    .instances
-                    .get(&m.instance)
-                    .is_some_and(|i| i.living.iter().any(|id| holders.contains(id)))
-            };
-            roots().filter(holds).min_by_key(oldest)
+            let instances: BTreeSet<u32> = holders
+                .iter()
+                .filter_map(|id| Some(service.members.get(id)?.instance))
+                .collect();
+            let holds = |m: &&Member| instances.contains(&m.instance);
+            (!instances.is_empty()).then(|| roots().find(holds)).flatten()
         };
         // An instance that counts stays ahead of one that only just began.
         let chosen = named
             .or_else(holding)
             .or_else(by_unit_or_pid)
-            .or_else(|| roots().filter(counts).min_by_key(oldest))
-            .or_else(|| roots().min_by_key(oldest))
+            .or_else(|| roots().find(counts))
+            .or_else(|| roots().next())
             .map(|m| (m.process.clone(), m.instance));
         let Some((process, instance)) = chosen else {
             if !service.members.is_empty() {
@@ -333,6 +391,7 @@ impl Engine {
             instance,
             began,
         });
+        self.services[s].asked_as_main();
         self.begin_generation(s, instance, counts, &process);
         if let Some(old) = old
             && old.instance == instance
@@ -384,7 +443,7 @@ impl Engine {
         if !self.member_of.contains_key(&id) {
             self.meet(process.clone(), Met::Edge);
         }
-        self.ended.insert(id, status);
+        self.ended.insert(id);
         self.forget_refused(id);
         let services = self.member_of.get(&id).cloned().unwrap_or_default();
         let elsewhere: Vec<bool> = services.iter().map(|s| self.counts_elsewhere(*s, &id)).collect();
@@ -392,22 +451,18 @@ impl Engine {
         for (s, elsewhere) in services.into_iter().zip(elsewhere) {
             self.end_member(s, &process, status, listeners, elsewhere);
         }
-        let holding: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(|(_, l)| l.live.values().any(|e| e.is_held_by(&id)))
-            .map(|(a, _)| a.clone())
-            .collect();
-        for a in holding {
-            for e in self
-                .addresses
-                .get_mut(&a)
-                .into_iter()
-                .flat_map(|l| l.live.values_mut())
-            {
+        for a in self.sightings.forget_holder(&id) {
+            let Some(ledger) = self.addresses.get_mut(&a) else {
+                continue;
+            };
+            let mut held = false;
+            for e in ledger.live.values_mut().filter(|e| e.is_held_by(&id)) {
                 e.socket.holders.retain(|h| h.process != id);
+                held = true;
             }
-            self.settle_soon(&a);
+            if held {
+                self.settle_soon(&a);
+            }
         }
     }
 
@@ -457,10 +512,19 @@ impl Engine {
         let Some(mut m) = service.members.remove(&process.id) else {
             return;
         };
+        service.family.remove(&m.process, m.joined);
+        for child in service.family.children(process.id).collect::<Vec<_>>() {
+            if let Some(c) = service.members.get(&child) {
+                service.family.lost_parent(&c.process);
+            }
+        }
         complete(&mut m.process, process);
         let was_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
         if let Some(i) = service.instances.get_mut(&m.instance) {
             i.living.remove(&process.id);
+            if let Some(a) = &m.asked {
+                i.asked.remove(&(a.seq, process.id));
+            }
         }
         let survivors = service
             .instances
@@ -714,7 +778,8 @@ impl Engine {
             .iter()
             .filter(|(id, _)| !seen.contains(id))
             .filter_map(|(id, services)| self.services[*services.first()?].members.get(id))
-            .filter(|m| m.process.start < began)
+            // One that runs the service's executable only since then was another program when the list was read.
+            .filter(|m| m.joined < began)
             .map(|m| m.process.clone())
             .collect();
         for p in gone {
@@ -724,6 +789,82 @@ impl Engine {
 }
 
 impl ServiceState {
+    /// Fills what was not known of a member.
+    fn learn(&mut self, news: &Process) {
+        let Some(m) = self.members.get_mut(&news.id) else {
+            return;
+        };
+        let had_parent = m.process.parent.is_some();
+        complete(&mut m.process, news);
+        if !had_parent && m.process.parent.is_some() {
+            let (process, joined) = (m.process.clone(), m.joined);
+            let is_root = process.parent.is_none_or(|p| !self.members.contains_key(&p));
+            self.family.remove(&process, joined);
+            self.family.add(&process, is_root, joined);
+        }
+        self.note_evidence(&news.id);
+    }
+
+    /// Whether its unit or `--pid` names this member, or what it did shows that it is no tool.
+    fn note_evidence(&mut self, id: &ProcId) {
+        let Some(m) = self.members.get(id) else { return };
+        let by_unit = self.decl.unit.is_some() && m.process.unit == self.decl.unit;
+        let evident = self.decl.pid == Some(id.pid) || m.held_address || self.pid_file_writers.contains(id);
+        if let Some(i) = self.instances.get_mut(&m.instance) {
+            i.of_unit |= by_unit;
+            i.evident |= evident;
+        }
+    }
+
+    /// This member, if it is one, holds a declared address: its instance counts, also if no later look sees it.
+    pub(super) fn held_address(&mut self, id: &ProcId) {
+        if let Some(m) = self.members.get_mut(id)
+            && !m.held_address
+        {
+            m.held_address = true;
+            self.note_evidence(id);
+        }
+    }
+
+    /// A stop signal can reach the process that the PID file names before the file is read.
+    fn asked_as_main(&mut self) {
+        let written = self.pid_file.as_ref().map(|(f, ..)| f.modified);
+        let Some(named) = self.named_by_pid_file() else {
+            return;
+        };
+        let Some(m) = self.members.get_mut(&named) else {
+            return;
+        };
+        let heard = m.heard.as_ref().filter(|h| written.is_some_and(|w| w <= h.at));
+        if let (None, Some(heard)) = (&m.asked, heard.cloned()) {
+            self.ask(&named, Some(heard));
+        }
+    }
+
+    /// Says who asked a member to stop. `None`: nobody, after all.
+    pub(super) fn ask(&mut self, id: &ProcId, asked: Option<Asked>) {
+        let Some(m) = self.members.get_mut(id) else { return };
+        let Some(i) = self.instances.get_mut(&m.instance) else {
+            return;
+        };
+        if let Some(old) = &m.asked {
+            i.asked.remove(&(old.seq, *id));
+        }
+        if let Some(new) = &asked {
+            i.asked.insert((new.seq, *id));
+        }
+        m.asked = asked;
+    }
+
+    /// If it is a member, or turns out to be one, its instance counts.
+    pub(super) fn wrote_pid_file(&mut self, id: ProcId) {
+        if self.pid_file_writers.len() == KEPT {
+            self.pid_file_writers.pop_front();
+        }
+        self.pid_file_writers.push_back(id);
+        self.note_evidence(&id);
+    }
+
     /// The living member that the PID file names, if it is the one that the file was written for.
     pub(super) fn named_by_pid_file(&self) -> Option<ProcId> {
         let (state, ..) = self.pid_file.as_ref()?;
@@ -753,6 +894,9 @@ impl ServiceState {
             return;
         };
         kept.living.extend(gone.living);
+        kept.asked.extend(gone.asked);
+        kept.evident |= gone.evident;
+        kept.of_unit |= gone.of_unit;
         kept.qualified = match (kept.qualified, gone.qualified) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -75,16 +75,12 @@ impl<'a> View<'a> {
 
     /// Until when a member that has not yet shown that it counts may still be starting.
     fn starting_until(&self) -> Option<Nanos> {
-        let youngest = self
-            .service
-            .members
-            .values()
-            .filter(|m| self.service.is_root(m))
-            .map(|m| m.process.start)
-            .max();
-        youngest
-            .map(|at| at + self.service.decl.ready_within)
-            .filter(|_| self.service.qualified().next().is_none())
+        if self.service.qualified().next().is_some() {
+            return None;
+        }
+        let youngest = self.service.family.roots().next_back()?;
+        let began = self.service.members.get(&youngest)?.process.start;
+        Some(began + self.service.decl.ready_within)
     }
 }
 
@@ -193,5 +189,5 @@ fn is_replaced(service: &ServiceState, end: &End) -> bool {
             && service.main_member().is_some_and(|m| m.process.start > end.at);
         return lives_anew || service.qualified().any(|(_, i)| counts_since(i));
     }
-    service.members.values().any(|m| m.joined > end.at) || service.stopped_as_asked()
+    service.family.last_joined().is_some_and(|at| at > end.at) || service.stopped_as_asked()
 }

@@ -57,7 +57,7 @@ impl Engine {
 
 /// `redis-server (812)`: the command name as `ps` shows it; the executable's file name where that is the same cut short,
 /// or where nothing else is known.
-pub(super) fn describe(p: &Process) -> String {
+pub(crate) fn describe(p: &Process) -> String {
     let exe = p
         .exe
         .as_deref()

@@ -64,10 +64,10 @@ impl Engine {
             })
         });
         // A signal that is ignored asks nothing: what ends the process later is something else.
-        let stop = service.decl.stop_signals.contains(&sent.signal)
+        let heard = service.decl.stop_signals.contains(&sent.signal)
             && from_outside
-            && sent.disposition != Disposition::Ignored
-            && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
+            && sent.disposition != Disposition::Ignored;
+        let stop = heard && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
         let Some(m) = self.services[s].members.get_mut(id) else {
             return;
         };
@@ -101,17 +101,22 @@ impl Engine {
             _ => {}
         }
         m.signals.push_back(fact);
+        if !heard {
+            return;
+        }
+        let asked = Asked {
+            how: Ask::Signal {
+                signal: sent.signal,
+                disposition: sent.disposition,
+            },
+            at,
+            seq,
+            actor: sent.actor.clone(),
+        };
+        m.heard.get_or_insert_with(|| asked.clone());
         // A job leads to a signal, which says more.
         if stop && m.asked.as_ref().is_none_or(Asked::by_job) {
-            m.asked = Some(Asked {
-                how: Ask::Signal {
-                    signal: sent.signal,
-                    disposition: sent.disposition,
-                },
-                at,
-                seq,
-                actor: sent.actor.clone(),
-            });
+            self.services[s].ask(id, Some(asked));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::event::{ProcId, Snapshot};
+use crate::event::{ProcId, Snapshot, SnapshotReason};
 
 use super::{Due, Effect, Engine, process::Met};
 
@@ -10,6 +10,8 @@ impl Engine {
     pub(super) fn on_snapshot(&mut self, snapshot: Snapshot) {
         // Levels count from when reading began: whatever an edge says after that is newer.
         self.at = snapshot.began;
+        self.forget_overflows();
+        let settles = !self.joined || self.blind.is_some() || snapshot.reason == SnapshotReason::Loss;
         let seen: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
         let mut joined = false;
         for p in snapshot.processes {
@@ -33,10 +35,15 @@ impl Engine {
             let service = &mut self.services[s];
             if absent && service.down.is_none() {
                 service.down = Some((at, seq));
+                self.touched.insert(s);
             }
-            self.touched.insert(s);
+            // Otherwise what it told anew has touched them, and what waits for the clock has a timer.
+            if settles {
+                self.touched.insert(s);
+            }
         }
         self.joined = true;
+        self.sightings.renew(&self.addresses);
         // Whatever it was taken for, it shows everything as it was after it began, and nothing of a later loss.
         if self.blind.as_ref().is_some_and(|b| b.last <= snapshot.began) {
             self.blind = None;

@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Due, Effect, Engine,
+    bounds::Bound,
     finding::EventKind,
     ledger::{AddressLedger, Change, Entry, Pending},
     membership,
@@ -49,8 +50,10 @@ impl Engine {
             };
             // `listen` can be called again, with another backlog.
             let again = inode.is_some_and(|inode| !ledger.tell_once(inode) || ledger.listens(inode));
+            let limit = self.config.probe.bounds.sockets.get() as usize;
             if let (Some(id), Some(inode)) = (socket, inode)
                 && !ledger.dead.iter().any(|d| d.inode == inode)
+                && (ledger.live.contains_key(&id) || ledger.live.len() < limit)
             {
                 let found = Socket {
                     id,
@@ -67,6 +70,7 @@ impl Engine {
                     }],
                     holders_known: false,
                 };
+                self.sightings.note(&a, &found);
                 let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
                 entry.socket.state = SocketState::Listening;
             }
@@ -135,17 +139,17 @@ impl Engine {
 
     pub(super) fn on_socket_closed(&mut self, inode: u64) {
         let at = self.at;
-        let found: Vec<(Site, SocketId)> = self
-            .addresses
-            .iter()
-            .flat_map(|(a, l)| l.live.iter().map(move |(id, e)| (a, id, e)))
-            .filter(|(.., e)| e.socket.inode == inode)
-            .map(|(a, id, _)| (a.clone(), *id))
-            .collect();
-        for (a, id) in found {
-            self.bury(&a, id, at);
-            self.settle_soon(&a);
+        for a in self.sightings.of_inode(inode) {
+            let Some(ledger) = self.addresses.get(&a) else {
+                continue;
+            };
+            let live = ledger.live.iter().find(|(_, e)| e.socket.inode == inode);
+            if let Some(id) = live.map(|(id, _)| *id) {
+                self.bury(&a, id, at);
+                self.settle_soon(&a);
+            }
         }
+        self.sightings.forget_inode(inode);
     }
 
     pub(super) fn on_path(&mut self, address: &Site, change: PathChange, actor: Option<Actor>) {
@@ -167,22 +171,32 @@ impl Engine {
             ledger.named = Some((at, actor.as_ref().map(|a| a.id)));
         }
         for s in services {
-            if let Some(a) = &actor
-                && let Some(m) = self.services[s].members.get_mut(&a.id)
-            {
+            if let Some(a) = &actor {
+                let service = &mut self.services[s];
                 match change {
-                    PathChange::Removed | PathChange::RenamedAway => m.cleaned_up = true,
+                    PathChange::Removed | PathChange::RenamedAway => {
+                        if let Some(m) = service.members.get_mut(&a.id) {
+                            m.cleaned_up = true;
+                        }
+                    }
                     // It holds what it has just bound, before anything else could be asked. What it removed before that
                     // was an earlier life's.
                     PathChange::Created => {
-                        m.held_address = true;
-                        m.cleaned_up = false;
+                        service.held_address(&a.id);
+                        if let Some(m) = service.members.get_mut(&a.id) {
+                            m.cleaned_up = false;
+                        }
                     }
-                    PathChange::RenamedTo => m.cleaned_up = false,
+                    PathChange::RenamedTo => {
+                        if let Some(m) = service.members.get_mut(&a.id) {
+                            m.cleaned_up = false;
+                        }
+                    }
                 }
             }
             self.touched.insert(s);
             if told {
+                self.qualify(s);
                 continue;
             }
             let by = actor.as_ref().map_or("somebody".to_owned(), describe);
@@ -209,6 +223,7 @@ impl Engine {
                 facts,
                 format!("{by} {verb} {name}"),
             );
+            self.qualify(s);
         }
         if let Some(ledger) = self.addresses.get_mut(address) {
             ledger.note(Change {
@@ -237,6 +252,15 @@ impl Engine {
         };
         if ledger.is_older_than_known(at) {
             return false;
+        }
+        if ledger.is_unchanged(&state) {
+            ledger.read_at = Some(at);
+            // Of services without a selector the holders are members since they were first seen.
+            let mut joined = false;
+            for p in state.processes {
+                joined |= self.meet(p, Met::Level);
+            }
+            return joined;
         }
         ledger.error = state.error;
         if ledger.error.is_some() {
@@ -298,6 +322,27 @@ impl Engine {
         }
         socket.holders.retain(|h| !self.ended.contains(&h.process));
         let fresh = !ledger.live.contains_key(&socket.id);
+        let bounds = self.config.probe.bounds;
+        let (full, services) = (
+            ledger.live.len() >= bounds.sockets.get() as usize,
+            ledger.services.clone(),
+        );
+        if fresh && full {
+            self.overflow_all(&services, Bound::Sockets);
+            return;
+        }
+        if socket.holders.len() > bounds.holders.get() as usize {
+            // Members first: one of them is enough to know that the address is not taken.
+            socket
+                .holders
+                .sort_by_key(|h| !self.member_of.contains_key(&h.process));
+            socket.holders.truncate(bounds.holders.get() as usize);
+            self.overflow_all(&services, Bound::Holders);
+        }
+        self.sightings.note(address, &socket);
+        let Some(ledger) = self.addresses.get_mut(address) else {
+            return;
+        };
         let began = match ledger.live.get(&socket.id) {
             Some(known) => known.socket.state != socket.state && socket.state == SocketState::Listening,
             None => socket.state == SocketState::Listening,
@@ -392,9 +437,9 @@ impl Engine {
             }
             (a, b) => *a == *b,
         };
-        let fitting = self.addresses.iter().filter(|(site, _)| fits(&site.address));
-        fitting
-            .filter_map(|(site, ledger)| match (netns, ledger.netns) {
+        let alike = self.index.alike(seen).filter(|site| fits(&site.address));
+        alike
+            .filter_map(|site| match (netns, self.addresses.get(site)?.netns) {
                 (Some(seen), Some(declared)) if seen != declared => None,
                 (Some(_), None) => Some((site.clone(), false)),
                 _ => Some((site.clone(), true)),
@@ -448,9 +493,8 @@ impl Engine {
 
     /// Asks how the address is now.
     pub(super) fn settle_soon(&mut self, address: &Site) {
-        let effect = Effect::Settle(address.clone());
-        if !self.effects.contains(&effect) {
-            self.effects.push(effect);
+        if self.settling.insert(address.clone()) {
+            self.effects.push(Effect::Settle(address.clone()));
         }
         let until = self.now + IN_FLIGHT;
         if let Some(l) = self.addresses.get_mut(address) {

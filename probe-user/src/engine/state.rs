@@ -12,7 +12,7 @@ use crate::{
     signal::Signal,
 };
 
-use super::verdict::Open;
+use super::{family::Family, verdict::Open};
 
 /// Signals remembered for a living member: enough for a sender, its repetition and what it led to.
 pub(super) const SIGNALS_KEPT: usize = 8;
@@ -110,7 +110,11 @@ pub(super) struct Member {
     pub(super) instance: u32,
     /// When the engine met it.
     pub(super) joined: Nanos,
+    /// The last exec of its own that was told.
+    pub(super) exec_at: Option<Nanos>,
     pub(super) asked: Option<Asked>,
+    /// The first stop signal from outside, whether or not it was known then that it asked the service.
+    pub(super) heard: Option<Asked>,
     pub(super) signals: VecDeque<SignalFact>,
     /// The signal that stopped it, until it is continued.
     pub(super) stopped: Option<SignalFact>,
@@ -136,6 +140,12 @@ pub(super) struct Instance {
     /// Since when it counts: it holds a declared address, or the PID file or the unit names it, or it has lived long
     /// enough where a service declares neither. A tool run of the same executable never gets here.
     pub(super) qualified: Option<Nanos>,
+    /// `--pid` names one of its members, or one has held a declared address or written the PID file: it is to count.
+    pub(super) evident: bool,
+    /// One of its members is in the unit.
+    pub(super) of_unit: bool,
+    /// Living members that were asked to stop, by the event.
+    pub(super) asked: BTreeSet<(u64, ProcId)>,
     /// The event that made it one.
     pub(super) seq: u64,
 }
@@ -235,6 +245,9 @@ pub(super) struct ServiceState {
     /// The declared addresses, in the order of the declaration.
     pub(super) sites: Vec<Site>,
     pub(super) members: BTreeMap<ProcId, Member>,
+    pub(super) family: Family,
+    /// There was more of it than may be remembered: it is not judged until a snapshot fits.
+    pub(super) over: bool,
     pub(super) instances: BTreeMap<u32, Instance>,
     pub(super) next_instance: u32,
     pub(super) main: Option<Main>,
@@ -257,8 +270,12 @@ pub(super) struct ServiceState {
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
     /// What systemd last said of its unit.
     pub(super) unit: Option<super::unit::Seen>,
+    /// probe's own healing has stopped trying.
+    pub(super) gave_up: Option<super::heal::GaveUp>,
     /// Ends of processes of the unit, until systemd says whether they were the main one.
     pub(super) unconfirmed: VecDeque<End>,
+    /// Who wrote the PID file last, also before it was told of them.
+    pub(super) pid_file_writers: VecDeque<ProcId>,
     /// The last sign of life, and its event.
     pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.
@@ -283,6 +300,8 @@ impl ServiceState {
             decl,
             sites,
             members: BTreeMap::new(),
+            family: Family::default(),
+            over: false,
             instances: BTreeMap::new(),
             next_instance: 0,
             main: None,
@@ -296,7 +315,9 @@ impl ServiceState {
             holder_ends: VecDeque::new(),
             pid_file: None,
             unit: None,
+            gave_up: None,
             unconfirmed: VecDeque::new(),
+            pid_file_writers: VecDeque::new(),
             beat: None,
             down: None,
             refused: BTreeMap::new(),
@@ -324,23 +345,20 @@ impl ServiceState {
 
     /// The first who asked this instance's root or the main process to stop.
     pub(super) fn instance_asked(&self, instance: u32) -> Option<&Asked> {
-        let living = &self.instances.get(&instance)?.living;
-        living
-            .iter()
-            .filter_map(|id| self.members.get(id)?.asked.as_ref())
-            .min_by_key(|a| a.seq)
+        let (_, id) = self.instances.get(&instance)?.asked.first()?;
+        self.members.get(id)?.asked.as_ref()
     }
 
     /// The process to name when an instance is meant: the oldest living one without a living parent in it.
     pub(super) fn lead<'a>(&'a self, instance: &'a Instance) -> &'a Process {
-        let living = instance.living.iter().filter_map(|id| self.members.get(id));
-        let roots = living.filter(|m| self.is_root(m)).map(|m| &m.process);
-        roots.min_by_key(|p| (p.start, p.id)).unwrap_or(&instance.root)
+        let lead = self.family.roots().find(|id| instance.living.contains(id));
+        lead.and_then(|id| self.members.get(&id))
+            .map_or(&instance.root, |m| &m.process)
     }
 
     /// Members whose parent is no living member.
     pub(super) fn is_root(&self, m: &Member) -> bool {
-        m.process.parent.is_none_or(|p| !self.members.contains_key(&p))
+        self.family.is_root(&m.process)
     }
 
     /// Whether the last main process ended as it was asked to, and nothing has taken its place.

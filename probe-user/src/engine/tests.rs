@@ -2,12 +2,15 @@
 
 mod asked_stops;
 mod binds;
+mod bounds;
 mod episodes;
 mod handover;
+mod heal;
 mod healthy;
 mod netns;
 mod order;
 mod processes;
+mod property;
 mod sockets;
 mod units;
 mod world;

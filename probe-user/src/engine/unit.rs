@@ -14,7 +14,7 @@ use super::{
     finding::EventKind,
     process::{Met, is_a_death},
     show::describe,
-    state::{Ask, Asked, DEATHS_KEPT, End, EndKind, ServiceState},
+    state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Member, ServiceState},
 };
 
 /// What systemd last said, when that was, and the event that tells it.
@@ -96,8 +96,11 @@ impl Engine {
         let Some(job) = state.job.as_ref().filter(|j| j.stops()) else {
             // It was cancelled.
             if state.active_state == "active" {
-                for m in service.members.values_mut() {
-                    m.asked = m.asked.take().filter(|a| !a.by_job());
+                let by_job = |(id, m): (&ProcId, &Member)| {
+                    Some(*id).filter(|_| m.asked.as_ref().is_some_and(Asked::by_job))
+                };
+                for id in service.members.iter().filter_map(by_job).collect::<Vec<_>>() {
+                    service.ask(&id, None);
                 }
             }
             return;
@@ -127,13 +130,11 @@ impl Engine {
             }
             (None, None) => None,
         };
-        if let Some(m) = main.and_then(|id| service.members.get_mut(&id)) {
-            match &m.asked {
-                None => m.asked = Some(asked(waiting)),
-                Some(Asked {
-                    how: Ask::Job { waiting: true, .. },
-                    ..
-                }) if !waiting => m.asked = Some(asked(false)),
+        let known = main.and_then(|id| Some((id, service.members.get(&id)?.asked.as_ref().map(|a| &a.how))));
+        if let Some((id, how)) = known {
+            match how {
+                None => service.ask(&id, Some(asked(waiting))),
+                Some(Ask::Job { waiting: true, .. }) if !waiting => service.ask(&id, Some(asked(false))),
                 Some(_) => {}
             }
         } else {

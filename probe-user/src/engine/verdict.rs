@@ -68,6 +68,9 @@ impl Engine {
             return;
         }
         for s in std::mem::take(&mut self.touched) {
+            if self.services[s].over {
+                continue;
+            }
             self.tell_ready(s);
             let verdict = rules::judge(self, s);
             self.turn(s, verdict.conditions);
@@ -158,7 +161,7 @@ impl Engine {
 
     /// `blind` is about probe itself, so it stands outside the services.
     fn judge_blind(&mut self) {
-        let summary = self.blind.as_ref().map(|b| {
+        let lost = self.blind.as_ref().map(|b| {
             let parts: Vec<String> = b.sources.iter().map(|(s, n)| format!("{n} from {s}")).collect();
             (
                 b.since,
@@ -168,6 +171,10 @@ impl Engine {
                 ),
             )
         });
+        let summary = match (lost, self.overflowed()) {
+            (Some((at, lost)), Some((since, over))) => Some((at.min(since), format!("{lost}; {over}"))),
+            (lost, over) => lost.or(over),
+        };
         match (summary, self.blind_open.take()) {
             (Some((at, summary)), None) => {
                 let key = Key {

@@ -11,7 +11,7 @@ use super::{
     finding::{Finding, FindingState, Kind},
     ledger::{AddressLedger, Entry},
     show,
-    state::End,
+    state::{End, ServiceState},
 };
 
 /// One service, as it is known now.
@@ -36,7 +36,19 @@ pub struct ServiceView {
     pub last_end: Option<EndView>,
     /// Whoever restarts it has stopped trying.
     pub gave_up: bool,
+    /// systemd is about to start, stop or restart its unit, or will do so by itself.
+    pub unit_is_changing: bool,
+    /// Living instances that count, the oldest first.
+    pub lives: Vec<InstanceView>,
     pub findings: Vec<Finding>,
+}
+
+/// One living instance that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceView {
+    /// The process that leads it.
+    pub lead: Process,
+    pub is_named_by_pid_file: bool,
 }
 
 /// One declared address.
@@ -171,6 +183,8 @@ impl Engine {
                 asked: End::explains_leftovers(e),
             }),
             gave_up,
+            unit_is_changing: service.unit.as_ref().is_some_and(|u| u.state.is_changing()),
+            lives: lives(service),
             findings,
         }
     }
@@ -223,6 +237,19 @@ impl Engine {
             .find_map(|id| member(&id))
             .or_else(|| holders.clone().find_map(|id| ledger.strangers.get(&id).cloned()))
     }
+}
+
+fn lives(service: &ServiceState) -> Vec<InstanceView> {
+    let named = service.named_by_pid_file();
+    let mut lives: Vec<InstanceView> = service
+        .qualified()
+        .map(|(_, i)| InstanceView {
+            lead: service.lead(i).clone(),
+            is_named_by_pid_file: named.is_some_and(|id| i.living.contains(&id)),
+        })
+        .collect();
+    lives.sort_by_key(|i| (i.lead.start, i.lead.id));
+    lives
 }
 
 impl ListenerView {

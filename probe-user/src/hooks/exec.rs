@@ -27,7 +27,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{group::Group, output::Kept};
+use self::output::Kept;
 use crate::signal::Signal;
 
 /// From SIGTERM to SIGKILL.

@@ -74,7 +74,11 @@ fn entry(hook: &str, n: &Notification, units: &BTreeMap<String, String>) -> Vec<
         field(&mut out, "PROBE_SUBJECT", &f.subject);
         field(&mut out, "PROBE_ID", &f.id);
         let line = alert.line();
-        field(&mut out, "PROBE_FINDING", String::from_utf8_lossy(&line).trim_end());
+        field(
+            &mut out,
+            "PROBE_FINDING",
+            String::from_utf8_lossy(&line).trim_end(),
+        );
         if let Some(unit) = units.get(&f.service) {
             field(&mut out, "OBJECT_SYSTEMD_UNIT", unit);
         }
@@ -105,7 +109,12 @@ mod tests {
         let units = BTreeMap::from([("annad".to_owned(), "annad.service".to_owned())]);
         let entry = entry("log", &n, &units);
         let length = (b"annad stale-socket: two\nlines".len() as u64).to_le_bytes();
-        let begin = [b"MESSAGE\n", &length[..], b"annad stale-socket: two\nlines\nPRIORITY=2\n"].concat();
+        let begin = [
+            b"MESSAGE\n",
+            &length[..],
+            b"annad stale-socket: two\nlines\nPRIORITY=2\n",
+        ]
+        .concat();
         assert!(entry.starts_with(&begin), "{}", entry.escape_ascii());
         let text = String::from_utf8_lossy(&entry);
         for line in [
@@ -117,7 +126,10 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing");
         }
-        let json = text.lines().find_map(|l| l.strip_prefix("PROBE_FINDING=")).unwrap();
+        let json = text
+            .lines()
+            .find_map(|l| l.strip_prefix("PROBE_FINDING="))
+            .unwrap();
         let json: serde_json::Value = serde_json::from_str(json).unwrap();
         assert_eq!(json["summary"], "two\nlines");
     }

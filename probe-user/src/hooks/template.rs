@@ -1,7 +1,7 @@
 //! Arguments of a program with places for what a finding says: `"{service}"`.
 //!
 //! A value fills its place inside of one argument and nothing else: no shell reads it, it is never split, and it can't
-//! become an option. What steers a terminal is escaped, an argument has at most [`MAX_BYTES`] from each value, and an
+//! become an option. What steers a terminal is plain, an argument has at most [`MAX_BYTES`] from each value, and an
 //! argument that begins with a place never begins with `-`: a space is put before it.
 
 use std::{fmt, str::FromStr};
@@ -128,7 +128,7 @@ impl Template {
 
 /// One line without anything that steers a terminal, and not too long.
 pub fn clean(value: &str) -> String {
-    let mut text = report::escaped(value);
+    let mut text = report::plain(value);
     if text.len() > MAX_BYTES {
         text.truncate(text.floor_char_boundary(MAX_BYTES));
         text.push('…');

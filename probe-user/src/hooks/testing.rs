@@ -74,3 +74,14 @@ impl Silences for Silenced {
         all.get(service).copied()
     }
 }
+
+/// As the daemon's: one thread.
+pub(crate) fn on_runtime<T>(f: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let result = runtime.block_on(f);
+    runtime.shutdown_background();
+    result
+}

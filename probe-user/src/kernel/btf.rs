@@ -22,6 +22,7 @@ const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -251,6 +252,14 @@ impl<'a> Btf<'a> {
             }
         }
         None
+    }
+
+    /// The id of a function's type. Looks at every type: for one or two questions.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        (1..=u32::try_from(self.types.len()).ok()?).find(|id| {
+            self.get(*id)
+                .is_some_and(|t| t.kind() == KIND_FUNC && self.text(t.name) == name.as_bytes())
+        })
     }
 
     /// Whether a member is an array.

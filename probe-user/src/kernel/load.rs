@@ -254,7 +254,7 @@ fn attach_all(
     Ok(plan)
 }
 
-/// Iterators are only loaded: each run attaches anew.
+/// Iterators and what is only asked for on demand are not left attached.
 fn attach(
     ebpf: &mut Ebpf,
     candidate: &Candidate,
@@ -287,6 +287,13 @@ fn attach(
             let root = fs::File::open(root).map_err(ProgramError::IOError)?;
             // A link never replaces or excludes other programs; the flag for several is refused with one.
             program.attach(root, CgroupAttachMode::Single)?;
+        }
+        Attach::OnDemand(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, types)?;
+            // Whether it can be attached is known only from doing so.
+            let link = program.attach()?;
+            program.detach(link)?;
         }
         Attach::Iterator(kind) => {
             let program: &mut Iter = program.try_into()?;

@@ -1,21 +1,22 @@
 //! What user space tells the programs, and what it asks them.
 
-use std::{collections::BTreeSet, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
 
 use aya::{
     Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use probe_abi::{
-    CGROUP_NAME_LEN, CONTROL_UNITS, LOST_SUPERVISED, NAME_LEN, NameKey, Past, PortKey, RECORD_KINDS,
-    RecordKind, Supervised, UnitKey,
+    CGROUP_NAME_LEN, CHANGE_REMOVED, CHANGE_RENAMED_AWAY, CHANGE_RENAMED_TO, CONTROL_UNITS, ChangeKey,
+    Changer, LOST_SUPERVISED, NAME_LEN, NameKey, Past, PortKey, RECORD_KINDS, RecordKind, Supervised,
+    UnitKey,
 };
 
 use super::decode::process;
 use crate::{
     address::Address,
     clock::Nanos,
-    event::{ExitStatus, ProcId, Process},
+    event::{ExitStatus, FileId, PathChange, ProcId, Process},
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -44,7 +45,7 @@ pub struct Wanted {
     pub units: BTreeSet<String>,
     /// TCP and UDP ports; see [`Self::add_address`].
     pub ports: BTreeSet<PortKey>,
-    /// Names of UNIX sockets; see [`Self::add_address`].
+    /// Names of UNIX sockets and of files; see [`Self::add_address`] and [`Self::add_file`].
     pub names: BTreeSet<NameKey>,
 }
 
@@ -54,17 +55,19 @@ impl Wanted {
         let (protocol, port) = match address {
             Address::Tcp(inet) => (IPPROTO_TCP, inet.port),
             Address::Udp(inet) => (IPPROTO_UDP, inet.port),
-            Address::Unix(path) => {
-                self.names
-                    .extend(path.file_name().map(|n| path_key(n.as_bytes())));
-                return;
-            }
+            Address::Unix(path) => return self.add_file(path),
             Address::Abstract(name) => {
                 self.names.insert(abstract_key(name.as_bytes()));
                 return;
             }
         };
         self.ports.insert(PortKey { protocol, port });
+    }
+
+    /// Asks who changes the last component of a path; see [`super::Kernel::follow_changers`].
+    pub fn add_file(&mut self, path: &Path) {
+        self.names
+            .extend(path.file_name().map(|n| path_key(n.as_bytes())));
     }
 
     fn unit_keys(&self) -> BTreeSet<UnitKey> {
@@ -182,6 +185,7 @@ fn typed<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str)
 pub(super) struct Maps {
     supervised: HashMap<MapData, u32, Supervised>,
     past: HashMap<MapData, u32, Past>,
+    changers: HashMap<MapData, ChangeKey, Changer>,
     exes: Set<u64>,
     units: Set<UnitKey>,
     ports: Set<PortKey>,
@@ -198,6 +202,7 @@ impl Maps {
         Ok(Self {
             supervised: typed(ebpf, "SUPERVISED")?,
             past: typed(ebpf, "PAST")?,
+            changers: typed(ebpf, "CHANGERS")?,
             exes: Set::take(ebpf, "WANTED_EXE")?,
             units: Set::take(ebpf, "WANTED_UNIT")?,
             ports: Set::take(ebpf, "WANTED_PORT")?,
@@ -256,6 +261,23 @@ impl Maps {
             ended: Nanos(past.ended),
             status: ExitStatus::from_wait(past.status),
         })
+    }
+
+    /// Who did this to a wanted name last.
+    pub(super) fn changer(&self, directory: FileId, name: &OsStr, change: PathChange) -> Option<Process> {
+        let key = ChangeKey {
+            dir_ino: directory.ino,
+            dir_dev: directory.dev,
+            change: match change {
+                PathChange::Created => return None,
+                PathChange::Removed => CHANGE_REMOVED,
+                PathChange::RenamedAway => CHANGE_RENAMED_AWAY,
+                PathChange::RenamedTo => CHANGE_RENAMED_TO,
+            },
+            name: path_key(name.as_bytes()),
+        };
+        let by = self.changers.get(&key, 0).ok()?;
+        Some(process(&by.task, None))
     }
 
     /// All records written since load.

@@ -23,6 +23,8 @@ pub enum Attach {
     Cgroup,
     /// A BPF iterator over objects of this kind.
     Iterator(&'static str),
+    /// At the return of a kernel function, but only while [`super::Kernel::follow_changers`] asks for it.
+    OnDemand(&'static str),
 }
 
 impl fmt::Display for Attach {
@@ -33,6 +35,7 @@ impl fmt::Display for Attach {
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
             Self::Cgroup => f.write_str("cgroup socket hook"),
             Self::Iterator(kind) => write!(f, "iterator over {kind}"),
+            Self::OnDemand(function) => write!(f, "return of {function}, on demand"),
         }
     }
 }
@@ -40,7 +43,7 @@ impl fmt::Display for Attach {
 impl Attach {
     pub const fn tier(self) -> Tier {
         match self {
-            Self::FEntry(_) | Self::FExit(_) => Tier::Fentry,
+            Self::FEntry(_) | Self::FExit(_) | Self::OnDemand(_) => Tier::Fentry,
             Self::RawTracepoint(_) | Self::Cgroup | Self::Iterator(_) => Tier::Tracepoint,
         }
     }
@@ -102,7 +105,7 @@ pub(super) const IDENTITY: [&str; 5] = [
 ];
 
 /// In the order of attachment: what ends a supervision comes before what begins one.
-pub const HOOKS: [Hook; 16] = [
+pub const HOOKS: [Hook; 18] = [
     Hook {
         name: "sched_process_exit",
         subject: "process",
@@ -316,6 +319,28 @@ pub const HOOKS: [Hook; 16] = [
         ],
     },
     Hook {
+        name: "inode_unlink",
+        subject: "path",
+        required: false,
+        gives: "who removed a declared name, while its directory refuses fanotify",
+        candidates: &[Candidate {
+            program: "fexit_inode_unlink",
+            attach: Attach::OnDemand("security_inode_unlink"),
+            needs: &["dentry_d_name", "inode_i_ino", "inode_i_sb", "sb_s_dev"],
+        }],
+    },
+    Hook {
+        name: "inode_rename",
+        subject: "path",
+        required: false,
+        gives: "who renamed a declared name, while its directory refuses fanotify",
+        candidates: &[Candidate {
+            program: "fexit_inode_rename",
+            attach: Attach::OnDemand("security_inode_rename"),
+            needs: &["dentry_d_name", "inode_i_ino", "inode_i_sb", "sb_s_dev"],
+        }],
+    },
+    Hook {
         name: "iter_task",
         subject: "snapshot",
         required: false,
@@ -445,7 +470,9 @@ pub fn obstacle(candidate: &Candidate, facts: &Facts, offsets: &Offsets) -> Opti
             "cgroup v2 is not mounted; mount it with: mount -t cgroup2 none /sys/fs/cgroup/unified"
                 .to_owned(),
         ),
-        Attach::FEntry(_) | Attach::FExit(_) | Attach::Iterator(_) if facts.btf != Availability::Works => {
+        Attach::FEntry(_) | Attach::FExit(_) | Attach::OnDemand(_) | Attach::Iterator(_)
+            if facts.btf != Availability::Works =>
+        {
             Some("the kernel shows no type information".to_owned())
         }
         _ => None,

@@ -27,6 +27,14 @@ pub(super) fn text(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// [`text`] as a string of its own.
+pub fn plain(from: &str) -> String {
+    let mut out = Vec::with_capacity(from.len());
+    // Never fails on a vector, and keeps whole characters whole.
+    _ = text(&mut out, from);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// JSON escapes only what lies below U+0020. DEL and the C1 controls steer terminals too, and can stand only inside of
 /// strings, so each may be replaced by its escape. Looks at the bytes from `from` on.
 pub(super) fn json_controls(line: &mut Vec<u8>, from: usize) {

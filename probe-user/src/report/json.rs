@@ -114,6 +114,16 @@ pub(super) fn lost(line: &mut Vec<u8>, source: &str, count: u64) -> io::Result<(
     )
 }
 
+/// One JSON object and a line end: an answer that is no stream.
+///
+/// # Errors
+/// When the value can't be written as JSON.
+pub fn line(line: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    write(line, value)?;
+    line.push(b'\n');
+    Ok(())
+}
+
 /// What probe itself did. It has no `seq`: the engine did not say it, and no finding rests on it.
 pub(super) fn action(line: &mut Vec<u8>, options: &Options, action: &Action) -> io::Result<()> {
     #[derive(Serialize)]

@@ -6,14 +6,14 @@ use super::{BATCH, Runtime, Sink, declared_exes, observed};
 use crate::{
     address::Site,
     clock::{self, Nanos},
-    event::{Actor, Event, Process, TimeSource, What},
+    event::{Actor, Event, PathChange, Process, TimeSource, What},
     kernel::Kernel,
     sources::{
         close_watch::Closed,
         declared_paths::{Declared, PidFile},
         directory_watch::DirectoryEvent,
         file_watch::FileEvent,
-        process,
+        path, process,
         root::Rooted,
     },
 };
@@ -87,7 +87,10 @@ impl Runtime {
         self.directories.drain(|event| match event {
             DirectoryEvent::Name { path, change, pid } => {
                 exes_changed |= is_exe(&path);
-                let actor = pid.and_then(|pid| who(kernel, pid));
+                let actor = match pid {
+                    Some(pid) => who(kernel, pid),
+                    None => changer(kernel, &path, change),
+                };
                 for declared in paths.at(&path) {
                     let actor = actor.clone();
                     queue.push_back(observed(match declared.clone() {
@@ -114,6 +117,9 @@ impl Runtime {
                 }));
             }
         });
+        if !appeared.is_empty() {
+            self.follow_changers();
+        }
         for path in appeared {
             exes_changed |= is_exe(&path);
             for declared in self.paths.at(&path).cloned().collect::<Vec<_>>() {
@@ -154,6 +160,18 @@ impl Runtime {
                 },
             }));
         });
+    }
+}
+
+/// Who did that to a path whose directory tells only that it happened.
+fn changer(kernel: &Kernel, path: &Rooted, change: PathChange) -> Option<Actor> {
+    let parent = path.parent();
+    let directory = path::file_id_at(&parent.root, &parent.path).ok()?;
+    let by = kernel.changer(directory, path.path.file_name()?, change)?;
+    // The pid may be another process's by now.
+    match who(kernel, by.id.pid) {
+        Some(known) if known.id == by.id => Some(known),
+        _ => Some(by),
     }
 }
 

@@ -48,6 +48,15 @@ impl Runtime {
             self.files.forget(place);
         }
         self.directories.add_all(moved.new);
+        self.follow_changers();
+    }
+
+    /// Where a directory refuses fanotify, trampolines tell who changed a path in it.
+    pub(super) fn follow_changers(&mut self) {
+        let mut paths = self.paths.all();
+        let needed = paths.any(|path| self.directories.is_without_actor(path));
+        drop(paths);
+        self.kernel.follow_changers(needed);
     }
 
     pub(super) fn look_again(&mut self, declared: Declared) {

@@ -158,6 +158,11 @@ impl DirectoryWatch {
         }
     }
 
+    /// Whether changes in the directory of this path come without the acting process.
+    pub fn is_without_actor(&self, path: &Rooted) -> bool {
+        matches!(self.marks.get(&path.parent()), Some(Mark::Inotify(_)))
+    }
+
     /// Directories that exist and can't be watched, and why: changes there are seen by snapshots only.
     pub fn failures(&self) -> &BTreeMap<Rooted, String> {
         &self.failures

@@ -75,6 +75,8 @@ pub struct Observer {
     /// Sockets seen alive for an address: they belong to it as long as they live, whatever becomes of the path.
     seen: BTreeMap<Site, BTreeSet<SocketId>>,
     holders: Holders,
+    /// TCP sockets that are bound and do not listen are looked for too.
+    with_bound: bool,
 }
 
 /// One pass over some addresses.
@@ -97,7 +99,15 @@ impl Observer {
             tables,
             seen: BTreeMap::new(),
             holders: Holders::default(),
+            with_bound: false,
         })
+    }
+
+    /// From now on TCP sockets that are bound and do not listen belong to their address too: for those who ask why they
+    /// can't bind it.
+    pub fn with_bound(mut self) -> Self {
+        self.with_bound = true;
+        self
     }
 
     /// How an address is now, as the host means it. Errors are part of the state.
@@ -117,6 +127,12 @@ impl Observer {
             processes: Vec::new(),
             error: Some("it was not looked at".into()),
         })
+    }
+
+    /// How several declared addresses are now, as one service means them; in their order.
+    pub fn sites(&mut self, sites: &[Site], view: &View) -> Vec<AddressState> {
+        let wanted: Vec<(&Site, &View)> = sites.iter().map(|site| (site, view)).collect();
+        self.settle(&wanted, false)
     }
 
     /// How everything declared is now: one dump a family, one pass for holders, one for processes.
@@ -303,9 +319,9 @@ impl Observer {
         for (namespace, members) in groups.into_values() {
             let sites: Vec<&Asked<'_>> = members.iter().map(|i| &asked[*i]).collect();
             let dumps = match namespace {
-                NetNamespace::Own => Ok(Dumps::read(&mut self.diag, &sites, &self.seen)),
+                NetNamespace::Own => Ok(Dumps::read(&mut self.diag, &sites, &self.seen, self.with_bound)),
                 NetNamespace::Other { file, .. } => Diag::open_in(file)
-                    .map(|mut diag| Dumps::read(&mut diag, &sites, &self.seen))
+                    .map(|mut diag| Dumps::read(&mut diag, &sites, &self.seen, self.with_bound))
                     .map_err(|e| e.to_string()),
             };
             let dumps = dumps.map(|d| Some(Rc::new(d)));

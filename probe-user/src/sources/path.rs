@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
+    os::fd::AsFd,
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -74,9 +75,23 @@ pub fn stamp_at(place: &Rooted) -> Stamp {
             };
         }
     };
+    stamp_from(&found, &place.root.mounts())
+}
+
+/// The [`Stamp`] of an open file, which `O_PATH` is enough for, and its whole inode number.
+///
+/// # Errors
+/// Those of statx(2).
+pub fn stamp_of(file: impl AsFd) -> io::Result<(Stamp, u64)> {
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let found = statx(file, c"", AtFlags::EMPTY_PATH, mask)?;
+    Ok((stamp_from(&found, "self"), found.stx_ino))
+}
+
+fn stamp_from(found: &Statx, whose_mounts: &str) -> Stamp {
     let state = match FileType::from_raw_mode(found.stx_mode.into()) {
         FileType::Socket => {
-            let FileId { dev, ino } = identify(&found, &place.root.mounts());
+            let FileId { dev, ino } = identify(found, whose_mounts);
             PathState::Socket(FileId {
                 dev,
                 ino: ino & 0xffff_ffff,

@@ -103,6 +103,9 @@ pub fn complete(process: &mut Process) {
     if process.exe_id.is_none() {
         process.exe_id = path::exe_id(pid).ok();
     }
+    if process.exe.is_none() {
+        complete_by_thread(process);
+    }
     // In the middle of an exec the new image has no arguments yet; a kernel thread never has any.
     for _ in 0..ATTEMPTS {
         if !process.argv.is_empty() || process.exe.is_none() {
@@ -110,6 +113,25 @@ pub fn complete(process: &mut Process) {
         }
         process.argv = argv(pid);
         std::thread::yield_now();
+    }
+}
+
+/// A process whose first thread has ended keeps its executable and arguments where its other threads are.
+fn complete_by_thread(process: &mut Process) {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", process.id.pid)) else {
+        return;
+    };
+    let threads = tasks
+        .flatten()
+        .filter_map(|t| t.file_name().to_str()?.parse::<u32>().ok());
+    // The others of a process are read by their own ids, as processes are.
+    for thread in threads.filter(|t| *t != process.id.pid).take(ATTEMPTS) {
+        (process.exe, process.exe_deleted) = exe(thread);
+        if process.exe.is_some() {
+            process.exe_id = path::exe_id(thread).ok();
+            process.argv = argv(thread);
+            return;
+        }
     }
 }
 

@@ -45,6 +45,7 @@ const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
 const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
+const BOUND_INACTIVE: u8 = 13;
 
 const RCV_SHUTDOWN: u8 = 1;
 
@@ -204,15 +205,51 @@ impl Diag {
     /// # Errors
     /// When the kernel can't be asked or did not answer in peace.
     pub fn inet(&mut self, protocol: u16, family: u8) -> Result<Vec<InetSocket>, DiagError> {
+        self.inet_at(protocol, family, None)
+    }
+
+    /// The same of one local port: the kernel compares it, and tells of no other.
+    ///
+    /// # Errors
+    /// As for [`Self::inet`].
+    pub fn inet_at(
+        &mut self,
+        protocol: u16,
+        family: u8,
+        port: Option<u16>,
+    ) -> Result<Vec<InetSocket>, DiagError> {
         let (what, state) = match i32::from(protocol) {
             libc::IPPROTO_TCP => ("TCP listeners", LISTEN),
             _ => ("UDP sockets", CLOSE),
         };
-        let request = wire::InetRequest::new(family, protocol as u8, 1 << state);
+        self.inet_in_state(what, protocol, family, port, state)
+    }
+
+    /// TCP sockets that are bound to a local port, and neither listen nor are connected. Kernels before 6.8 show none.
+    ///
+    /// # Errors
+    /// As for [`Self::inet`].
+    pub fn tcp_bound(&mut self, family: u8, port: u16) -> Result<Vec<InetSocket>, DiagError> {
+        let protocol = libc::IPPROTO_TCP as u16;
+        self.inet_in_state("bound TCP sockets", protocol, family, Some(port), BOUND_INACTIVE)
+    }
+
+    fn inet_in_state(
+        &mut self,
+        what: &'static str,
+        protocol: u16,
+        family: u8,
+        port: Option<u16>,
+        state: u8,
+    ) -> Result<Vec<InetSocket>, DiagError> {
+        let mut request = wire::InetRequest::new(family, protocol as u8, 1 << state);
+        if let Some(port) = port {
+            request = request.at_port(port);
+        }
         let mut found = Vec::new();
-        let is_tcp = state == LISTEN;
+        let is_listening = state == LISTEN;
         self.dump(what, request.as_bytes(), &mut found, |payload| {
-            inet_socket(payload, is_tcp)
+            inet_socket(payload, is_listening)
         })?;
         // Port 0: a raw or a just created socket.
         found.retain(|s: &InetSocket| s.port != 0);

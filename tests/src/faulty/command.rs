@@ -26,6 +26,8 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   chroot DIR         change the root directory
   fork [N]           fork N children that do nothing; says their pids
   fork-bound         the same for one that gets SIGTERM when its parent dies
+  fork-away          fork one that goes its own way: own session, orphaned, holds no socket; says its pid
+  main-exit          say ok, end the first thread; another one goes on
   hand-over          fork a child that goes on with everything, exit 0; the child says its pid
   exec               exec itself, keeping the listeners; says `ready …` again
   exec-anew          exec itself, the listeners close by that; says `ready …` again
@@ -91,6 +93,11 @@ impl Daemon {
                 }
             },
             ["fork", n] => fork(n.parse().context("number of children")?),
+            ["fork-away"] => lifecycle::fork_away(&mut self.sockets).map(|pid| pid.to_string()),
+            ["main-exit"] => {
+                say("ok");
+                lifecycle::end_first_thread()
+            }
             ["hand-over"] => {
                 if lifecycle::fork_here()?.is_some() {
                     lifecycle::leave(0);

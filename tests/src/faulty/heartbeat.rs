@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
+    os::unix::net::UnixDatagram,
     path::PathBuf,
     str::FromStr,
     time::{Duration, SystemTime},
@@ -13,6 +14,8 @@ use anyhow::{Context, Result, bail};
 /// How often the daemon shows one.
 pub(super) const EVERY: Duration = Duration::from_millis(100);
 
+const ALIVE: &str = "12:00:00 INFO daemon alive, all is well";
+
 /// One way to show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Beat {
@@ -22,6 +25,10 @@ pub(super) enum Beat {
     Epoch(PathBuf),
     /// Appends a line to the file.
     Log(PathBuf),
+    /// Writes a line to the standard error.
+    Stderr,
+    /// Tells the service manager.
+    Notify,
 }
 
 impl FromStr for Beat {
@@ -33,6 +40,8 @@ impl FromStr for Beat {
             "touch" => Self::Touch(path.into()),
             "epoch" => Self::Epoch(path.into()),
             "log" => Self::Log(path.into()),
+            "stderr" => Self::Stderr,
+            "notify" => Self::Notify,
             _ => bail!("unknown heartbeat {way:?}"),
         })
     }
@@ -49,12 +58,18 @@ impl Beat {
                 let second = now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
                 Ok(fs::write(path, format!("{second}\n"))?)
             }
-            Self::Log(path) => log(
-                path.to_str().context("a path in UTF-8")?,
-                "12:00:00 INFO daemon alive, all is well",
-            ),
+            Self::Log(path) => log(path.to_str().context("a path in UTF-8")?, ALIVE),
+            Self::Stderr => Ok(writeln!(std::io::stderr(), "{ALIVE}")?),
+            Self::Notify => notify("WATCHDOG=1"),
         }
     }
+}
+
+/// sd_notify(3): one datagram to the socket that the service manager names.
+fn notify(state: &str) -> Result<()> {
+    let name = std::env::var_os("NOTIFY_SOCKET").context("NOTIFY_SOCKET is not set")?;
+    UnixDatagram::unbound()?.send_to(state.as_bytes(), &name)?;
+    Ok(())
 }
 
 pub(super) fn touch(path: &str) -> Result<()> {

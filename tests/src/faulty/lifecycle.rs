@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
@@ -55,6 +56,37 @@ pub(super) fn idle() -> ! {
             leave(0);
         }
     }
+}
+
+/// A grandchild in a session of its own whose parent has ended.
+pub(super) fn fork_away(sockets: &mut Sockets) -> Result<Pid> {
+    let (from, to) = nix::unistd::pipe()?;
+    match fork_here()? {
+        Some(child) => {
+            let mut pid = [0; 4];
+            drop(to);
+            fs::File::from(from).read_exact(&mut pid)?;
+            nix::sys::wait::waitpid(child, None)?;
+            Ok(Pid::from_raw(i32::from_ne_bytes(pid)))
+        }
+        None => {
+            setsid()?;
+            if fork_here()?.is_some() {
+                leave(0);
+            }
+            sockets.close_all();
+            fs::File::from(to).write_all(&std::process::id().to_ne_bytes())?;
+            idle()
+        }
+    }
+}
+
+/// The process lives on in another thread.
+pub(super) fn end_first_thread() -> ! {
+    std::thread::spawn(|| idle());
+    // SAFETY: ends this thread only; nothing on its stack is used by the other one.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    leave(1)
 }
 
 pub(super) fn write_pid_file(path: &Path, text: &str) -> Result<()> {

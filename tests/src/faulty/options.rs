@@ -50,7 +50,8 @@ pub(super) struct Serve {
     /// What to do about a signal; without this its default action happens
     #[arg(long, value_name = "SIGNAL=REACTION", long_help = REACTIONS)]
     pub(super) on: Vec<On>,
-    /// Show signs of life: touch=FILE, epoch=FILE (the second, written inside) or log=FILE (a line)
+    /// Show signs of life: touch=FILE, epoch=FILE (the second, written inside) log=FILE (a line),
+    /// stderr= (the same), or notify= (to the service manager)
     #[arg(long, value_name = "WAY=FILE")]
     pub(super) beat: Option<Beat>,
     /// Fork twice and let the first process exit 0, before or after the sockets are bound

@@ -25,6 +25,10 @@ pub(crate) enum Lane {
     E2e,
     /// The tests of what the kernel tells, on Debian's kernels under emulation
     Kernels,
+    /// The tests of units, in a Debian with systemd under emulation (needs root)
+    Systemd,
+    /// The tests of what the kernel tells, on a kernel for 64-bit ARM under emulation
+    Arm64,
 }
 
 /// The crate of the tests that need more than a compiler.
@@ -44,6 +48,8 @@ impl fmt::Display for Lane {
             Self::Replay => "replay",
             Self::E2e => "e2e",
             Self::Kernels => "kernels",
+            Self::Systemd => "systemd",
+            Self::Arm64 => "arm64",
         })
     }
 }
@@ -51,18 +57,22 @@ impl fmt::Display for Lane {
 impl Lane {
     /// Whether it counts tests, and a filter means something.
     pub(crate) fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::Replay | Self::E2e | Self::Kernels)
+        matches!(self, Self::Unit | Self::Replay | Self::E2e) || !self.is_quick()
     }
 
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot.
     pub(crate) fn is_quick(self) -> bool {
-        self != Self::Kernels
+        !matches!(self, Self::Kernels | Self::Systemd | Self::Arm64)
     }
 
     /// Why it can't run here, where that is no failure.
     pub(crate) fn cannot_run(self) -> Option<String> {
-        (self == Self::E2e && !geteuid().is_root())
-            .then(|| "it loads eBPF programs and needs root".to_owned())
+        let needs = match self {
+            Self::E2e => "it loads eBPF programs",
+            Self::Systemd => "it makes a Debian with debootstrap",
+            _ => return None,
+        };
+        (!geteuid().is_root()).then(|| format!("{needs} and needs root"))
     }
 
     /// For each child; a test has its own, shorter limits.
@@ -70,7 +80,7 @@ impl Lane {
         let minutes = match self {
             Self::Format => 5,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
-            Self::E2e | Self::Kernels => 60,
+            Self::E2e | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -130,13 +140,9 @@ impl Lane {
                 cargo.args(filter).args(["--", E2E_THREADS]);
                 self.tests(&mut cargo, filter, tally)
             }
-            Self::Kernels => vm::all(filter, |report| {
-                tally.add(Tally {
-                    passed: report.passed.len() as u64,
-                    failed: report.failed.len() as u64,
-                    ignored: 0,
-                });
-            }),
+            Self::Kernels => vm::all(filter, |report| tally.add(counted(report))),
+            Self::Systemd => vm::systemd(&machine(filter), |report| tally.add(counted(report))),
+            Self::Arm64 => vm::arm64(&machine(filter), |report| tally.add(counted(report))),
         }
     }
 
@@ -151,6 +157,21 @@ impl Lane {
         // With a filter the tests may be another lane's.
         ensure!(filter.is_some() || tally.ran() > 0, "no test ran");
         Ok(())
+    }
+}
+
+fn machine(filter: Option<&str>) -> vm::Args {
+    vm::Args {
+        filter: filter.map(str::to_owned),
+        ..vm::Args::default()
+    }
+}
+
+fn counted(report: &vm::Report) -> Tally {
+    Tally {
+        passed: report.passed.len() as u64,
+        failed: report.failed.len() as u64,
+        ignored: 0,
     }
 }
 

@@ -11,83 +11,49 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{Job, Work, archive::Archive};
-use crate::{child, workspace};
+use super::{
+    Job, Work,
+    archive::Archive,
+    programs::{self, Programs, Target, Unit},
+};
+use crate::child;
 
-const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 3] = ["kernel_sockets", "kernel_holders", "kernel_tiers"];
+const TESTS: [&str; 4] = ["kernel_sockets", "kernel_holders", "kernel_paths", "kernel_tiers"];
 /// The one that counts instructions.
 const COST: &str = "kernel_cost";
+/// What programs for another machine need; ldd(1) can't look at those.
+const LIBRARIES: [&str; 4] = ["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
 /// How long a test waits for anything, in seconds: emulation is slow.
 const PATIENCE: u32 = 90;
 
 /// Programs, built.
 #[derive(Debug)]
 pub(super) struct Guest {
-    probe: PathBuf,
-    faulty: PathBuf,
-    /// Name and executable.
-    tests: Vec<(String, PathBuf)>,
+    programs: Programs,
     filter: String,
     busybox: PathBuf,
-    /// Keeps the copies without debugging information.
-    _directory: tempfile::TempDir,
+    /// Where another machine's libraries are; `None`: this machine's own are used.
+    sysroot: Option<PathBuf>,
 }
 
-/// Builds everything.
-pub(super) fn build(filter: Option<&str>) -> anyhow::Result<Guest> {
-    child::show(
-        workspace::cargo().args(["build", "--package", "probe-user"]),
-        LIMIT,
-    )?;
-    let mut cargo = workspace::cargo();
-    cargo.args([
-        "test",
-        "--no-run",
-        "--package",
-        "probe-tests",
-        "--bins",
-        "--message-format=json",
-    ]);
-    for test in TESTS.iter().chain([&COST]) {
-        cargo.args(["--test", test]);
-    }
-    println!("$ {}", child::describe(&cargo));
-    let messages = child::capture(&mut cargo, LIMIT)?;
-    let target = workspace::target_dir()?;
-    let directory = tempfile::tempdir().context("make a temporary directory")?;
-    let strip = |from: &Path, name: &str| -> anyhow::Result<PathBuf> {
-        let to = directory.path().join(name);
-        child::capture(Command::new("strip").arg("-o").arg(&to).arg(from), LIMIT)?;
-        Ok(to)
+/// Builds everything; `more` are further tests.
+pub(super) fn build(filter: Option<&str>, more: &[&str], target: &Target) -> anyhow::Result<Guest> {
+    let busybox = match &target.busybox {
+        Some(path) => path.clone(),
+        None => find("busybox")?,
     };
-    let tests = TESTS
-        .iter()
-        .chain([&COST])
-        .map(|name| Ok(((*name).to_owned(), strip(&executable(&messages, name)?, name)?)))
-        .collect::<anyhow::Result<_>>()?;
+    let tests = TESTS.iter().chain([&COST]).chain(more);
+    let tests: Vec<String> = tests.map(|t| (*t).to_owned()).collect();
     Ok(Guest {
-        probe: strip(&target.join("debug/probe"), "probe")?,
-        faulty: strip(&target.join("debug/faulty"), "faulty")?,
-        tests,
+        programs: programs::build(&tests, target)?,
         filter: filter.unwrap_or_default().to_owned(),
-        busybox: find("busybox")?,
-        _directory: directory,
+        busybox,
+        sysroot: target.sysroot.clone(),
     })
 }
 
-/// From cargo's messages: the executable of a test.
-fn executable(messages: &str, name: &str) -> anyhow::Result<PathBuf> {
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|m| m["target"]["name"] == name && m["target"]["kind"][0] == "test")
-        .find_map(|m| m["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no test {name}"))
-}
-
-fn find(program: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn find(program: &str) -> anyhow::Result<PathBuf> {
     for directory in ["/usr/bin", "/bin"] {
         let path = Path::new(directory).join(program);
         if path.is_file() {
@@ -109,19 +75,32 @@ impl Guest {
         archive.copy("bin/busybox", &self.busybox)?;
         archive.link("usr/bin/kill", "/bin/busybox")?;
         let mut libraries = BTreeSet::new();
-        let mut programs = vec![("t/probe", &self.probe), ("t/faulty", &self.faulty)];
+        let mut programs = vec![
+            ("t/probe", &self.programs.probe),
+            ("t/faulty", &self.programs.faulty),
+        ];
         let tests: Vec<(String, &PathBuf)> = self
             .tests(job.work)
             .map(|(name, path)| (format!("t/deps/{name}"), path))
             .collect();
+        let units = self.programs.units.iter();
+        let units: Vec<_> = units.map(|u| (format!("t/deps/{}", u.name), &u.path)).collect();
+        programs.extend(units.iter().map(|(name, path)| (name.as_str(), *path)));
         programs.extend(tests.iter().map(|(name, path)| (name.as_str(), *path)));
         for (path, from) in programs {
             archive.copy(path, from)?;
-            libraries.extend(needs(from)?);
+            if self.sysroot.is_none() {
+                libraries.extend(needs(from)?);
+            }
         }
         for library in &libraries {
             let path = library.to_str().context("a library's path is no text")?;
             archive.copy(path.trim_start_matches('/'), library)?;
+        }
+        if let Some(sysroot) = &self.sysroot {
+            for library in LIBRARIES {
+                archive.copy(&format!("lib/{library}"), &sysroot.join("lib").join(library))?;
+            }
         }
         for (number, module) in job.kernel.modules.iter().enumerate() {
             archive.copy(&format!("modules/{number}.ko"), module)?;
@@ -133,7 +112,8 @@ impl Guest {
     }
 
     fn tests(&self, work: Work) -> impl Iterator<Item = &(String, PathBuf)> {
-        self.tests
+        self.programs
+            .tests
             .iter()
             .filter(move |(name, _)| (name == COST) == (work == Work::Cost))
     }
@@ -142,6 +122,13 @@ impl Guest {
     fn init(&self, job: &Job<'_>) -> String {
         let tests: Vec<&str> = self.tests(job.work).map(|(name, _)| name.as_str()).collect();
         let tier = job.tier;
+        // A filter is for the others: the test harness would run what either chooses.
+        let units = self.programs.units.iter().filter(|_| self.filter.is_empty());
+        let units = units.map(|u| {
+            let Unit { name, filter, .. } = u;
+            format!("echo VM-TEST {name}\n/t/deps/{name} --test-threads=1 {filter} || rc=1\n")
+        });
+        let units: String = units.collect();
         let icount = match job.work {
             Work::Tests => "",
             Work::Cost => "mkdir /apart; mount -t tmpfs apart /apart; export PROBE_TEST_ICOUNT=/apart",
@@ -171,6 +158,7 @@ for t in {}; do
   echo VM-TEST $t
   /t/deps/$t --test-threads=1 --show-output {} || rc=1
 done
+{units}
 [ -e /tmp/findings ] && sed 's/^/VM-FINDINGS /' /tmp/findings
 echo VM-END $rc
 poweroff -f
@@ -182,7 +170,7 @@ poweroff -f
 }
 
 /// For the shell of the guest.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     match word.is_empty() {
         true => String::new(),
         false => format!("'{}'", word.replace('\'', "'\\''")),

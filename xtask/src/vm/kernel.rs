@@ -54,10 +54,28 @@ impl Release {
     }
 }
 
+/// What Debian calls the kind of processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Arch {
+    #[default]
+    Amd64,
+    Arm64,
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        })
+    }
+}
+
 /// An unpacked kernel.
 #[derive(Debug)]
 pub(super) struct Kernel {
     pub(super) release: Release,
+    pub(super) arch: Arch,
     pub(super) image: PathBuf,
     /// In the order in which they are to be loaded.
     pub(super) modules: Vec<PathBuf>,
@@ -68,12 +86,18 @@ pub(super) struct Kernel {
 /// # Errors
 /// If the suite is gone and none is cached.
 pub(super) fn fetch(release: Release) -> anyhow::Result<Kernel> {
-    let home = workspace::cache()?.join("vm").join(release.suite());
+    fetch_for(release, Arch::Amd64)
+}
+
+/// The same for another kind of processor.
+pub(super) fn fetch_for(release: Release, arch: Arch) -> anyhow::Result<Kernel> {
+    let home = home(release.suite(), arch)?;
     let kept = home.join("kernel");
+    let open = |release, kept: &Path| open(release, arch, kept);
     if age(&kept).is_some_and(|age| age < FRESH) {
         return open(release, &kept);
     }
-    match renew(release, &home, &kept) {
+    match renew(release, arch, &home, &kept) {
         Ok(()) => open(release, &kept),
         Err(error) if kept.is_dir() => {
             eprintln!("warning: the cached kernel {release} is used: {error:#}");
@@ -83,20 +107,29 @@ pub(super) fn fetch(release: Release) -> anyhow::Result<Kernel> {
     }
 }
 
+/// Where the downloads from a suite are kept.
+pub(super) fn home(suite: &str, arch: Arch) -> anyhow::Result<PathBuf> {
+    let name = match arch {
+        Arch::Amd64 => suite.to_owned(),
+        Arch::Arm64 => format!("{suite}-{arch}"),
+    };
+    Ok(workspace::cache()?.join("vm").join(name))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the age of a download")]
-fn age(path: &Path) -> Option<Duration> {
+pub(super) fn age(path: &Path) -> Option<Duration> {
     let written = fs::metadata(path).ok()?.modified().ok()?;
     // A time in the future is as good as now.
     Some(SystemTime::now().duration_since(written).unwrap_or_default())
 }
 
-fn renew(release: Release, home: &Path, kept: &Path) -> anyhow::Result<()> {
+fn renew(release: Release, arch: Arch, home: &Path, kept: &Path) -> anyhow::Result<()> {
     println!("{release}: looking for the kernel of {}", release.suite());
-    let suite = Suite::open(release.suite(), home.join("apt"))?;
+    let suite = Suite::open(release.suite(), arch, home.join("apt"))?;
     let packages: Vec<String> = suite
-        .needs("linux-image-amd64")?
+        .needs(&format!("linux-image-{arch}"))?
         .into_iter()
-        .filter(|p| is_kernel(p))
+        .filter(|p| is_kernel(p, arch))
         .collect();
     ensure!(
         !packages.is_empty(),
@@ -114,11 +147,7 @@ fn renew(release: Release, home: &Path, kept: &Path) -> anyhow::Result<()> {
     }
     println!("{release}: {}", packages.join(" "));
     suite.download(&packages, &downloads)?;
-    for package in fs::read_dir(&downloads)? {
-        let mut unpack = Command::new("dpkg-deb");
-        unpack.arg("-x").arg(package?.path()).arg(&unpacked);
-        child::capture(&mut unpack, LIMIT)?;
-    }
+    unpack(&downloads, &unpacked)?;
     let files = walk(&unpacked)?;
     let image = files
         .iter()
@@ -151,17 +180,28 @@ fn renew(release: Release, home: &Path, kept: &Path) -> anyhow::Result<()> {
     fs::rename(&new, kept).context("keep the kernel")
 }
 
+/// Unpacks all packages of a directory, and installs none.
+pub(super) fn unpack(packages: &Path, to: &Path) -> anyhow::Result<()> {
+    for package in fs::read_dir(packages)? {
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("-x").arg(package?.path()).arg(to);
+        child::capture(&mut unpack, LIMIT)?;
+    }
+    Ok(())
+}
+
 /// The packages with the image and the modules, not those that only lead to them.
-fn is_kernel(package: &str) -> bool {
+fn is_kernel(package: &str, arch: Arch) -> bool {
     ["linux-image-", "linux-binary-", "linux-modules-"]
         .iter()
         .filter_map(|p| package.strip_prefix(p))
-        .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.ends_with("-amd64"))
+        .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.ends_with(&format!("-{arch}")))
 }
 
-fn open(release: Release, kept: &Path) -> anyhow::Result<Kernel> {
+fn open(release: Release, arch: Arch, kept: &Path) -> anyhow::Result<Kernel> {
     let kernel = Kernel {
         release,
+        arch,
         image: kept.join("vmlinuz"),
         modules: MODULES.iter().map(|m| kept.join(m)).collect(),
     };
@@ -208,14 +248,15 @@ mod tests {
             "linux-binary-7.2.13+deb14-amd64",
             "linux-modules-7.2.13+deb14-amd64",
         ] {
-            assert!(is_kernel(package), "{package}");
+            assert!(is_kernel(package, Arch::Amd64), "{package}");
         }
         for package in [
             "linux-image-amd64",
             "linux-base",
             "linux-image-6.1.0-50-rt-amd64-dbg",
+            "linux-image-6.1.0-50-arm64",
         ] {
-            assert!(!is_kernel(package), "{package}");
+            assert!(!is_kernel(package, Arch::Amd64), "{package}");
         }
     }
 }

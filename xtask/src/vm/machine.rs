@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -9,11 +10,18 @@ use std::{
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use super::{Job, Tier, Work, guest::Guest, kernel::Release};
+use super::{
+    Job, Tier, Work,
+    guest::Guest,
+    kernel::{Arch, Kernel, Release},
+};
 use crate::child;
 
 /// For one boot with all tests, under emulation on a busy machine.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// As fast as it goes.
+pub(super) const EMULATED: [&str; 4] = ["-accel", "tcg,thread=multi", "-smp", "2"];
 
 /// What came of one boot.
 #[derive(Debug)]
@@ -76,21 +84,58 @@ pub(super) fn run(job: &Job<'_>, guest: &Guest, verbose: bool) -> anyhow::Result
     guest
         .write(&initrd, job)
         .context("write the initial file system")?;
-    let mut qemu = Command::new("qemu-system-x86_64");
+    let mut qemu = qemu(kernel, &initrd);
     match work {
-        Work::Tests => qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
+        Work::Tests => qemu.args(EMULATED),
         // The clock moves by one nanosecond with each instruction.
         Work::Cost => qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"]),
     };
-    // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
-    qemu.args(["-cpu", "max,-cx16", "-m", "2G"])
+    qemu.args(["-append", &format!("{} panic=-1 quiet", console(kernel))]);
+    boot(&mut qemu, (kernel.release, tier), &job.to_string(), verbose)
+}
+
+/// A machine that still lacks its way of emulation and the command line of its kernel.
+pub(super) fn qemu(kernel: &Kernel, initrd: &Path) -> Command {
+    let mut qemu = match kernel.arch {
+        Arch::Amd64 => {
+            let mut qemu = Command::new("qemu-system-x86_64");
+            // The unlocked cmpxchg16b of later kernels is not executed rightly by QEMU 7.2.
+            qemu.args(["-cpu", "max,-cx16"]);
+            qemu
+        }
+        Arch::Arm64 => {
+            let mut qemu = Command::new("qemu-system-aarch64");
+            // A newer one would spend its time on signing pointers.
+            qemu.args(["-machine", "virt", "-cpu", "cortex-a72"]);
+            qemu
+        }
+    };
+    qemu.args(["-m", "2G"])
         .args(["-nographic", "-no-reboot", "-nic", "none", "-kernel"])
         .arg(&kernel.image)
         .arg("-initrd")
-        .arg(&initrd)
-        .args(["-append", "console=ttyS0 panic=-1 quiet"]);
-    let mut log = Log::new(kernel.release, tier);
-    let status = child::run(&mut qemu, LIMIT, |line| {
+        .arg(initrd);
+    qemu
+}
+
+/// Where the kernel and the tests print to.
+pub(super) fn console(kernel: &Kernel) -> &'static str {
+    match kernel.arch {
+        Arch::Amd64 => "console=ttyS0",
+        Arch::Arm64 => "console=ttyAMA0",
+    }
+}
+
+/// Boots a machine that runs tests and switches itself off. `label` is what lines for people begin with.
+pub(super) fn boot(
+    qemu: &mut Command,
+    (release, tier): (Release, Tier),
+    label: &str,
+    verbose: bool,
+) -> anyhow::Result<Report> {
+    let mut log = Log::new(release, tier);
+    log.label = label.to_owned();
+    let status = child::run(qemu, LIMIT, |line| {
         let line = line.trim_end_matches('\r');
         if verbose {
             child::print(line);
@@ -113,6 +158,7 @@ pub(super) fn run(job: &Job<'_>, guest: &Guest, verbose: bool) -> anyhow::Result
 
 struct Log {
     report: Report,
+    label: String,
     began: Instant,
     program: String,
     ended: bool,
@@ -132,6 +178,7 @@ impl Log {
                 findings: BTreeMap::new(),
                 costs: Vec::new(),
             },
+            label: String::new(),
             began: child::now(),
             program: String::new(),
             ended: false,
@@ -164,16 +211,15 @@ impl Log {
         } else if let Some(cost) = line.strip_prefix("VM-COST ").and_then(Cost::parse) {
             report.costs.push(cost);
         } else if line.starts_with("skipped: ") {
-            child::print(&format!("{} {}: {line}", report.release, report.tier));
+            child::print(&format!("{}: {line}", self.label));
         } else if line.starts_with("VM-END ") {
             self.ended = true;
         } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
             let name = format!("{}::{name}", self.program);
             if !quiet {
                 child::print(&format!(
-                    "{} {}: {:>4} s: {name} ... {verdict}",
-                    report.release,
-                    report.tier,
+                    "{}: {:>4} s: {name} ... {verdict}",
+                    self.label,
                     self.began.elapsed().as_secs()
                 ));
             }

@@ -10,15 +10,17 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use super::kernel::Arch;
 use crate::child;
 
 const LIMIT: Duration = Duration::from_secs(600);
 /// Where the package debian-archive-keyring keeps the keys of all living suites.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One suite of the mirror.
 pub(super) struct Suite {
-    name: &'static str,
+    name: String,
+    arch: Arch,
     /// apt's own directory for it.
     home: PathBuf,
 }
@@ -28,13 +30,17 @@ impl Suite {
     ///
     /// # Errors
     /// If no mirror of this machine has the suite.
-    pub(super) fn open(name: &'static str, home: PathBuf) -> anyhow::Result<Self> {
+    pub(super) fn open(name: &str, arch: Arch, home: PathBuf) -> anyhow::Result<Self> {
         for directory in ["state/lists/partial", "cache/archives/partial"] {
             let directory = home.join(directory);
             fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         }
         fs::write(home.join("status"), "").context("create apt's state")?;
-        let suite = Self { name, home };
+        let suite = Self {
+            name: name.to_owned(),
+            arch,
+            home,
+        };
         let mut problem = anyhow::anyhow!("apt is configured with no mirror of this distribution");
         for mirror in mirrors()? {
             match suite.update(&mirror) {
@@ -105,6 +111,8 @@ impl Suite {
             format!("Dir::Cache={}", at("cache")),
             format!("Dir::Etc::sourcelist={}", at("sources.list")),
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
+            format!("APT::Architecture={}", self.arch),
+            format!("APT::Architectures={}", self.arch),
             "Acquire::Languages=none".to_owned(),
             "Acquire::Retries=3".to_owned(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
@@ -118,16 +126,22 @@ impl Suite {
 }
 
 /// The mirrors from which this machine gets its own suite.
-fn mirrors() -> anyhow::Result<Vec<String>> {
-    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
-    let Some(own) = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME=")) else {
-        bail!("/etc/os-release names no suite");
-    };
+pub(super) fn mirrors() -> anyhow::Result<Vec<String>> {
+    let own = own_suite()?;
     let text = child::capture(
         Command::new("apt-get").args(["--print-uris", "update"]),
         Duration::from_secs(60),
     )?;
-    Ok(own_mirrors(&text, own.trim_matches('"')))
+    Ok(own_mirrors(&text, &own))
+}
+
+/// The suite that this machine has.
+pub(super) fn own_suite() -> anyhow::Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
+    let Some(own) = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME=")) else {
+        bail!("/etc/os-release names no suite");
+    };
+    Ok(own.trim_matches('"').to_owned())
 }
 
 /// From lines such as `'http://HOST/debian/dists/SUITE/InRelease' FILE 0`.

@@ -15,6 +15,7 @@ keep_pinned = true
 settle_every = "60s"
 retention = { age = "30d", size = "256MiB" }
 timeouts = { connect = "2s", write = "2s", read = "5s" }
+bounds = { members = 65536, sockets = 1024, holders = 1024, ended = 65536 }
 
 [limits]
 git = "120s"

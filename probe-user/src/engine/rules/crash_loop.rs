@@ -1,23 +1,42 @@
 //! `crash-loop`: `restarts` generations ended unasked within `window`, or systemd gave up because the unit was started
-//! too often.
+//! too often, or probe's own healing has stopped trying.
+
+use crate::clock::Nanos;
 
 use super::{
     super::{
         finding::Kind,
         show::{describe, ended},
         state::End,
-        unit::Seen,
         verdict::{Condition, Key, Verdict},
     },
     View,
 };
 
-/// What systemd said when it gave up, until it says something else.
-fn gave_up<'a>(view: &View<'a>) -> Option<&'a Seen> {
-    view.service
-        .unit
-        .as_ref()
-        .filter(|u| u.state.result == "start-limit-hit")
+/// Whoever restarts it has stopped trying.
+struct GaveUp {
+    at: Nanos,
+    seq: u64,
+    words: String,
+}
+
+/// systemd, until it says something else of the unit; or probe's own healing.
+fn gave_up(view: &View<'_>) -> Option<GaveUp> {
+    let service = view.service;
+    let by_systemd = service.unit.as_ref();
+    let by_systemd = by_systemd.filter(|u| u.state.result == "start-limit-hit");
+    let by_systemd = by_systemd.map(|u| GaveUp {
+        at: u.at,
+        seq: u.seq,
+        words: format!("systemd gave up {}: {}", u.state.unit, u.state.result),
+    });
+    by_systemd.or_else(|| {
+        service.gave_up.map(|g| GaveUp {
+            at: g.at,
+            seq: g.seq,
+            words: format!("probe gave up after {} attempts to heal it", g.attempts),
+        })
+    })
 }
 
 pub(super) fn facts(view: &View<'_>) -> serde_json::Map<String, serde_json::Value> {
@@ -36,7 +55,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         .iter()
         .filter(|e| gave_up.is_some() || view.now < e.at + limit.window)
         .collect();
-    if let (None, Some(oldest)) = (gave_up, recent.first()) {
+    if let (None, Some(oldest)) = (&gave_up, recent.first()) {
         verdict.again_at(oldest.at + limit.window);
     }
     if gave_up.is_none() && recent.len() < limit.restarts as usize {
@@ -47,19 +66,18 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         subject: service.decl.name.clone(),
         detail: String::new(),
     };
-    let words = gave_up.map(|u| format!("systemd gave up {}: {}", u.state.unit, u.state.result));
     let (Some(first), Some(last)) = (recent.first(), recent.last()) else {
-        let (Some(unit), Some(summary)) = (gave_up, words) else {
+        let Some(gave_up) = gave_up else {
             return;
         };
         verdict.conditions.push(Condition {
             severity: None,
             key,
-            at: unit.at,
-            cause: format!("unit {}", unit.seq),
+            at: gave_up.at,
+            cause: format!("unit {}", gave_up.seq),
             actor: None,
-            summary,
-            evidence: vec![unit.seq],
+            summary: gave_up.words,
+            evidence: vec![gave_up.seq],
         });
         return;
     };
@@ -77,7 +95,9 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         1 => "once".to_owned(),
         n => format!("{n} times in {:.1} s", last.at.since(first.at).as_secs_f64()),
     };
-    let end = words.map_or(String::new(), |w| format!("; {w}"));
+    let end = gave_up
+        .as_ref()
+        .map_or(String::new(), |g| format!("; {}", g.words));
     verdict.conditions.push(Condition {
         severity: None,
         key,

@@ -56,7 +56,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                 .filter(|(_, l)| {
                     l.live
                         .values()
-                        .any(|e| i.living.iter().any(|id| e.is_held_by(id)))
+                        .any(|e| e.socket.holders.iter().any(|h| i.living.contains(&h.process)))
                 })
                 .map(|(a, _)| a.to_string())
                 .chain(

@@ -38,6 +38,10 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         {
             continue;
         }
+        // The name has changed since it was looked at.
+        if ledger.is_renamed() && !view.is_open(&key) {
+            continue;
+        }
         let closed_at = owner.as_ref().map_or(Nanos::ZERO, |d| d.at);
         // A living process that closed it may be about to bind it again; one that only begins may be about to.
         let closer_lives = owner

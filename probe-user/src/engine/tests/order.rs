@@ -88,3 +88,90 @@ fn ends(status: ExitStatus, close_first: bool) -> Vec<Kind> {
     w.pass(ms(5_000));
     w.open()
 }
+
+/// An address that was held for so short that no look saw it was held nevertheless.
+#[test]
+fn who_held_the_address_too_short_to_be_seen_counts() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.path_changed(crate::event::PathChange::Created, Some(50));
+    w.kill(50, 99);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+}
+
+/// The directory's notification of a bind overtakes the kernel's record of the exec.
+#[test]
+fn who_binds_before_it_is_told_to_run_is_met() {
+    let mut w = World::new(service());
+    let process = w.process(50, 1, "/usr/bin/d");
+    w.processes.insert(50, process.clone());
+    w.listen(50);
+    w.tell(What::Exec { process });
+    assert_eq!(w.engine.services[0].generation, 1);
+    w.kill(50, 99);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+}
+
+/// Who wrote the PID file and ended before anybody read whom it names was the service.
+#[test]
+fn who_wrote_the_pid_file_and_ended_before_it_was_read_counts() {
+    let mut w = World::new(service());
+    w.exec(50);
+    let actor = w.processes.get(&50).cloned();
+    w.tell(What::PidFilePath {
+        path: super::world::PID_FILE.into(),
+        of: None,
+        change: crate::event::PathChange::Created,
+        actor,
+    });
+    w.kill(50, 99);
+    w.write_pid_file(50);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+}
+
+/// A process that was forked before a list was read, and runs the service's executable only since then.
+#[test]
+fn a_late_list_of_processes_does_not_end_who_has_joined_since() {
+    let mut w = World::new(service());
+    let process = w.process(50, 1, "/usr/bin/d");
+    w.pass(ms(10));
+    let began = w.now;
+    w.pass(ms(10));
+    w.processes.insert(50, process.clone());
+    w.tell(What::Exec {
+        process: process.clone(),
+    });
+    w.apply(Event {
+        at: began,
+        time_source: TimeSource::Observed,
+        what: What::Snapshot(crate::event::Snapshot {
+            began,
+            reason: SnapshotReason::Interval,
+            processes: Vec::new(),
+            addresses: Vec::new(),
+            pid_files: Vec::new(),
+        }),
+    });
+    assert!(w.engine.members().any(|id| id == process.id));
+}
+
+/// A stop signal that reaches the process that the PID file names, before probe has read the file.
+#[test]
+fn a_stop_asked_before_the_pid_file_was_read_was_asked() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.fork(50, 60);
+    let (written, process) = (w.now, w.processes.get(&60).cloned());
+    w.pass(ms(1));
+    w.signal(60, Signal::TERM, 99, crate::event::Disposition::Caught);
+    w.tell(What::PidFile(crate::event::PidFileState {
+        path: super::world::PID_FILE.into(),
+        of: None,
+        local: None,
+        content: crate::event::PidFileContent::Pid(60),
+        modified: written,
+        process,
+    }));
+    w.pass(ms(8_000));
+    assert!(w.opened().contains(&Kind::SlowStop), "{:?}", w.opened());
+}

@@ -57,7 +57,9 @@ impl Group {
         if let Ended::Opened(fd) = &mut self.ended
             && let Some(fd) = fd.take()
         {
-            self.ended = Ended::Watched(AsyncFd::with_interest(fd, Interest::READABLE)?);
+            // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, and it is dropped with the `AsyncFd`.
+            let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+            self.ended = Ended::Watched(watched.map_err(io::Error::from)?);
         }
         Ok(())
     }

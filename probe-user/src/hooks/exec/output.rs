@@ -42,7 +42,7 @@ impl Kept {
     pub(super) fn text(&self) -> String {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&bytes.last);
-        let text = report::escaped(text.trim_end());
+        let text = report::plain(text.trim_end());
         match bytes.dropped {
             0 => text,
             n => format!("({n} bytes left out) {text}"),

@@ -54,7 +54,14 @@ pub(super) fn spawn(run: &Run) -> Result<(Group, Option<Pipes>), String> {
     let prepare = move || {
         // Everything that probe opens closes itself at exec; this is for what a library did not open so.
         // SAFETY: no memory is involved. Kernels before 5.11 refuse the flag, and nothing more is lost.
-        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            )
+        };
         become_user.as_ref().map_or(Ok(()), Identity::assume)
     };
     // SAFETY: `prepare` makes system calls only: it takes no lock and does not allocate.

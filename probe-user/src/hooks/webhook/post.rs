@@ -165,7 +165,7 @@ async fn judge(response: Response<Incoming>) -> Result<u16, PostError> {
     };
     Err(PostError::Status {
         status: status.as_u16(),
-        text: report::escaped(&text),
+        text: report::plain(&text),
         retry_after: seconds.map(Duration::from_secs),
     })
 }

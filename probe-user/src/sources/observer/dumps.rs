@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     address::{Address, Inet, Site},
-    event::{PathState, Socket, SocketId},
+    event::{PathState, Socket, SocketId, SocketState},
     sources::{
         namespace,
         path::{self, Stamp},
@@ -23,6 +23,8 @@ pub(super) struct Dumps {
     unix: Option<Result<Vec<UnixSocket>, String>>,
     tcp: Option<Result<Vec<InetSocket>, String>>,
     udp: Option<Result<Vec<InetSocket>, String>>,
+    /// TCP sockets that are bound and do not listen, where they were asked for.
+    bound: Vec<InetSocket>,
     /// The oldest waiting connection of TCP listeners that have any, by the listener.
     waiting: BTreeMap<SocketId, u64>,
 }
@@ -46,6 +48,7 @@ impl Dumps {
         diag: &mut Diag,
         sites: &[&Asked<'_>],
         seen: &BTreeMap<Site, BTreeSet<SocketId>>,
+        with_bound: bool,
     ) -> Self {
         let any = |f: fn(&Address) -> bool| sites.iter().any(|a| f(&a.site.address));
         let mut dumps = Self::default();
@@ -69,11 +72,16 @@ impl Dumps {
             }));
         }
         if any(|a| matches!(a, Address::Tcp(_))) {
-            dumps.tcp = Some(inet(diag, libc::IPPROTO_TCP as u16));
+            let ports = ports(sites, |a| matches!(a, Address::Tcp(_)));
+            dumps.tcp = Some(inet(diag, libc::IPPROTO_TCP as u16, &ports));
+            if with_bound {
+                dumps.bound = bound(diag, &ports);
+            }
             dumps.waiting = waiting(diag, sites, dumps.tcp.as_ref());
         }
         if any(|a| matches!(a, Address::Udp(_))) {
-            dumps.udp = Some(inet(diag, libc::IPPROTO_UDP as u16));
+            let ports = ports(sites, |a| matches!(a, Address::Udp(_)));
+            dumps.udp = Some(inet(diag, libc::IPPROTO_UDP as u16, &ports));
         }
         dumps
     }
@@ -103,6 +111,11 @@ impl Dumps {
                 for m in &mut found {
                     m.socket.head = self.waiting.get(&m.socket.id).copied();
                 }
+                found.extend(self.bound.iter().filter(|s| serves(want, s)).map(|s| {
+                    let mut bound = inet_match(s);
+                    bound.socket.state = SocketState::Bound;
+                    bound
+                }));
                 Ok(found)
             }
             Address::Udp(want) => dumped(&self.udp, want),
@@ -149,18 +162,49 @@ fn waiting(
         .collect()
 }
 
+/// Ports that are asked for one by one; of more than these everything is listed once.
+const PORTS: usize = 4;
+
+/// The ports of those addresses; none: too many to ask for each.
+fn ports(sites: &[&Asked<'_>], of: fn(&Address) -> bool) -> BTreeSet<u16> {
+    let addresses = sites.iter().map(|a| &a.site.address).filter(|a| of(a));
+    let ports: BTreeSet<u16> = addresses.filter_map(Address::inet).map(|i| i.port).collect();
+    if ports.len() > PORTS {
+        return BTreeSet::new();
+    }
+    ports
+}
+
 /// Both families; a host without IPv6 has only the first.
-pub(super) fn inet(diag: &mut Diag, protocol: u16) -> Result<Vec<InetSocket>, String> {
-    let mut sockets = diag
-        .inet(protocol, libc::AF_INET as u8)
-        .map_err(|e| e.to_string())?;
-    if Path::new("/proc/net/if_inet6").exists() {
-        sockets.extend(
-            diag.inet(protocol, libc::AF_INET6 as u8)
-                .map_err(|e| e.to_string())?,
-        );
+fn families() -> impl Iterator<Item = u8> {
+    let six = Path::new("/proc/net/if_inet6").exists();
+    [libc::AF_INET as u8]
+        .into_iter()
+        .chain(six.then_some(libc::AF_INET6 as u8))
+}
+
+/// `ports`: only these; none: all.
+pub(super) fn inet(diag: &mut Diag, protocol: u16, ports: &BTreeSet<u16>) -> Result<Vec<InetSocket>, String> {
+    let mut sockets = Vec::new();
+    for family in families() {
+        if ports.is_empty() {
+            sockets.extend(diag.inet(protocol, family).map_err(|e| e.to_string())?);
+        }
+        for port in ports {
+            let found = diag.inet_at(protocol, family, Some(*port));
+            sockets.extend(found.map_err(|e| e.to_string())?);
+        }
     }
     Ok(sockets)
+}
+
+/// What can't be asked is left out: it decides nothing about who listens.
+fn bound(diag: &mut Diag, ports: &BTreeSet<u16>) -> Vec<InetSocket> {
+    let asked = families().flat_map(|family| ports.iter().map(move |port| (family, *port)));
+    asked
+        .filter_map(|(family, port)| diag.tcp_bound(family, port).ok())
+        .flatten()
+        .collect()
 }
 
 /// Whether something is missing that a connected datagram socket would explain.
@@ -244,7 +288,7 @@ pub(super) fn inet_socket(socket: &InetSocket) -> Socket {
     Socket {
         id: socket.id,
         inode: socket.inode,
-        state: crate::event::SocketState::Listening,
+        state: SocketState::Listening,
         file: None,
         ip: Some(socket.ip),
         queue: socket.queue,

@@ -48,7 +48,7 @@ pub(super) fn everything(
     let mut inet: Vec<(bool, InetSocket)> = Vec::new();
     for (protocol, is_tcp) in [(libc::IPPROTO_TCP, true), (libc::IPPROTO_UDP, false)] {
         // A kernel without one of the protocols still has the others.
-        let found = dumps::inet(diag, protocol as u16).unwrap_or_default();
+        let found = dumps::inet(diag, protocol as u16, &BTreeSet::new()).unwrap_or_default();
         inet.extend(found.into_iter().map(|s| (is_tcp, s)));
     }
     let wanted = unix

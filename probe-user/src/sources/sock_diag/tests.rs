@@ -172,3 +172,45 @@ fn internet_sockets_by_family() {
         assert!(socket.ip.is_ipv6() && socket.ip.is_unspecified() && !socket.v6only);
     }
 }
+
+#[test]
+fn one_port_is_asked_for_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut diag = Diag::open().unwrap();
+    let (tcp, v4) = (libc::IPPROTO_TCP as u16, libc::AF_INET as u8);
+    let found = diag.inet_at(tcp, v4, Some(port)).unwrap();
+    let ports: Vec<u16> = found.iter().map(|s| s.port).collect();
+    assert_eq!(ports, [port]);
+}
+
+#[test]
+fn a_bound_tcp_socket_that_does_not_listen_shows() {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let port = getsockname::<SockaddrIn>(fd.as_raw_fd()).unwrap().port();
+    let mut diag = Diag::open().unwrap();
+    let v4 = libc::AF_INET as u8;
+    assert!(
+        diag.inet_at(libc::IPPROTO_TCP as u16, v4, Some(port))
+            .unwrap()
+            .is_empty()
+    );
+    let found = diag.tcp_bound(v4, port).unwrap();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    if found.is_empty() {
+        // Linux 6.8 began to show them.
+        eprintln!("skipped: Linux {} shows no such sockets", release.trim());
+        return;
+    }
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].inode, rustix::fs::fstat(&fd).unwrap().st_ino);
+}

@@ -1,0 +1,49 @@
+//! `probe who`: who holds an address, and whether anybody is reached there.
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+use probe_user::{
+    report,
+    who::{self, Options, State},
+};
+
+use crate::{Exit, cli::Who};
+
+/// Exit codes beside 0, for live.
+const NOT_REACHED: u8 = 3;
+const FREE: u8 = 4;
+const UNKNOWN: u8 = 5;
+
+pub(crate) fn run(args: &Who) -> anyhow::Result<()> {
+    let options = Options {
+        netns: args.netns.clone().unwrap_or_default(),
+    };
+    let answer = who::look(&args.address, &options)?;
+    let mut line = Vec::new();
+    if args.json {
+        report::json_line(&mut line, &answer)?;
+    } else {
+        let look = report::Look {
+            color: super::color(&io::stdout()),
+            time_zone: TimeZone::system(),
+        };
+        report::who(&mut line, &look, &answer)?;
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()?;
+    match code(answer.state) {
+        0 => Ok(()),
+        code => Err(Exit(code).into()),
+    }
+}
+
+fn code(state: State) -> u8 {
+    match state {
+        State::Live => 0,
+        State::Stale | State::Orphaned | State::Bound | State::ShutDown | State::NotASocket => NOT_REACHED,
+        State::Free => FREE,
+        State::Unknown => UNKNOWN,
+    }
+}

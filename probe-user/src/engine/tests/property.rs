@@ -1,0 +1,125 @@
+//! Whatever order a snapshot and the events around it arrive in, the result is the same, and it is the truth.
+//!
+//! `PROPTEST_CASES` sets how many histories are tried, `PROPTEST_RNG_SEED` which.
+
+mod host;
+mod recorded;
+mod runtime;
+mod truth;
+
+use std::collections::BTreeSet;
+
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, RngSeed, TestError, TestRunner},
+};
+
+use self::{
+    host::Action,
+    runtime::{Driver, Loss},
+};
+
+fn action() -> impl Strategy<Value = Action> {
+    let who = || any::<u8>();
+    let yes = || any::<bool>();
+    // Mostly by the service's own processes.
+    let rarely = || prop::bool::weighted(0.2);
+    prop_oneof![
+        4 => Just(Action::Start),
+        1 => Just(Action::Stranger),
+        3 => (who(), yes()).prop_map(|(of, inherits)| Action::Fork { of, inherits }),
+        4 => (who(), yes(), rarely()).prop_map(|(by, replace, stranger)| Action::Bind { by, replace, stranger }),
+        4 => who().prop_map(|by| Action::Listen { by }),
+        3 => (who(), rarely()).prop_map(|(by, stranger)| Action::Port { by, stranger }),
+        2 => (who(), yes()).prop_map(|(by, tcp)| Action::Close { by, tcp }),
+        2 => (who(), yes()).prop_map(|(by, stranger)| Action::Unlink { by, stranger }),
+        1 => Just(Action::RenameAway),
+        1 => Just(Action::RenameBack),
+        3 => who().prop_map(|by| Action::WritePid { by }),
+        1 => (who(), yes()).prop_map(|(by, stranger)| Action::RemovePid { by, stranger }),
+        1 => who().prop_map(|whom| Action::Term { whom }),
+        2 => who().prop_map(|whom| Action::Kill { whom }),
+        2 => (who(), 0..2).prop_map(|(whom, code)| Action::Exit { whom, code }),
+        1 => who().prop_map(|whom| Action::StrangerExits { whom }),
+        2 => prop_oneof![Just(50), Just(1500), Just(12_000), Just(40_000)].prop_map(|ms| Action::Wait { ms }),
+    ]
+}
+
+fn config() -> Config {
+    let mut config = Config {
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        max_shrink_time: 30_000,
+        ..Config::default()
+    };
+    // Some seconds without optimisation; more of them when somebody hunts.
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 64;
+    }
+    if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    config
+}
+
+/// Plays a history as it is told at once, and as it is told late; both must end in the truth, and alike.
+fn compare(actions: &[Action], choices: &[u8], log: bool) -> Result<(), String> {
+    let told = |d: &Driver| if log { d.log() } else { String::new() };
+    let straight = Driver::new(actions, &[], Loss::default()).play();
+    truth::check(&straight).map_err(|e| format!("told in order: {e}\n{}", told(&straight)))?;
+    let late = Driver::new(actions, choices, Loss::default()).play();
+    truth::check(&late).map_err(|e| format!("told late: {e}\n{}", told(&late)))?;
+    let (a, b) = (straight.open(), late.open());
+    if a != b {
+        let apart: BTreeSet<_> = a.symmetric_difference(&b).collect();
+        return Err(format!(
+            "in order {a:?}, late {b:?}, apart {apart:?}\n--- in order\n{}\n--- late\n{}",
+            told(&straight),
+            told(&late)
+        ));
+    }
+    Ok(())
+}
+
+/// Tries histories until one fails, and tells all of the shortest like it.
+fn try_all<S: Strategy>(strategy: S, check: impl Fn(&S::Value, bool) -> Result<(), String>) {
+    let mut runner = TestRunner::new(config());
+    let result = runner.run(&strategy, |value| {
+        check(&value, false).map_err(TestCaseError::fail)
+    });
+    if let Err(TestError::Fail(_, value)) = result {
+        let why = check(&value, true).expect_err("it failed before");
+        panic!("{value:?}\n{why}");
+    }
+    result.expect("no history is rejected");
+}
+
+#[test]
+fn the_order_of_telling_does_not_matter() {
+    let histories = (vec(action(), 1..24), vec(any::<u8>(), 1..24));
+    try_all(histories, |(actions, choices), log| {
+        compare(actions, choices, log)
+    });
+}
+
+#[test]
+fn a_snapshot_settles_a_loss() {
+    let histories = (
+        vec(action(), 1..24),
+        vec(any::<u8>(), 0..24),
+        0..12_usize,
+        1..12_usize,
+    );
+    try_all(histories, |(actions, choices, from, count), log| {
+        let loss = Loss {
+            from: *from,
+            count: *count,
+        };
+        let driver = Driver::new(actions, choices, loss).play();
+        truth::check(&driver).map_err(|e| match log {
+            true => format!("{e}\n{}", driver.log()),
+            false => e,
+        })
+    });
+}

@@ -1,0 +1,195 @@
+//! Looks at one address of this host, once.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use super::{Answer, Seen, State, answer, sight::Sight};
+use crate::{
+    address::{Address, Site},
+    clock::{self, Nanos},
+    config::Netns,
+    event::{AddressState, PathState, ProcId, Process},
+    kernel::TaskFiles,
+    sources::{
+        observer::{HolderFinder, KernelTables, Observer, ProcessLister},
+        path,
+        sock_diag::{Diag, DiagError},
+        view::View,
+    },
+};
+
+/// How to look.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// The network namespace that ports and abstract names are meant in: `Host` or `Path`.
+    pub netns: Netns,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct WhoError(#[from] DiagError);
+
+/// Who holds the address now.
+///
+/// # Errors
+/// When the kernel can't be asked for sockets at all; everything else that could not be seen stands in the answer.
+pub fn look(address: &Address, options: &Options) -> Result<Answer, WhoError> {
+    let tables = Once::default();
+    let asked = Arc::clone(&tables.asked);
+    let mut observer = Observer::new(Some(Box::new(tables)))?.with_bound();
+    let (meant, links_to) = follow(address);
+    let view = View {
+        netns: options.netns.clone(),
+        ..View::default()
+    };
+    let (at, wall_offset_ns) = (clock::now(), clock::wall_offset());
+    let mut state = observer.site(&Site::from(meant.clone()), &view);
+    state.address = address.clone();
+    let made = match (&state.path, meant.path()) {
+        (Some(PathState::Socket(_)), Some(path)) => made(path, wall_offset_ns),
+        _ => None,
+    };
+
+    let mut seen = Seen {
+        state: &state,
+        at,
+        wall_offset_ns,
+        made,
+        links_to,
+        all_holders: true,
+        namespaces_unseen: false,
+        cannot_see: Vec::new(),
+    };
+    // The iterator sees every process of this pid namespace.
+    let iterated = matches!(asked.get(), Some(Ok(())));
+    if let Some(Err(why)) = asked.get() {
+        tracing::info!("/proc was walked: {why}");
+    }
+    let doubtful = !state.sockets.is_empty() && !iterated || is_dead(&state);
+    if doubtful {
+        let sight = Sight::read();
+        if !state.sockets.is_empty() && !iterated {
+            seen.all_holders = sight.sees_descriptors();
+            seen.cannot_see.extend(sight.descriptors());
+        }
+        if is_dead(&state) {
+            seen.namespaces_unseen = sight.is_blind_to_namespaces();
+            seen.cannot_see.extend(sight.namespaces());
+        }
+    }
+    let mut found = answer(&seen);
+    if found.state == State::Free && matches!(address, Address::Tcp(_)) && !sees_bound_tcp() {
+        let what = "TCP sockets that are bound and do not listen: Linux shows them from 6.8 on";
+        found.cannot_see.push(what.to_owned());
+    }
+    Ok(found)
+}
+
+/// A socket file that no socket of this network namespace explains.
+fn is_dead(state: &AddressState) -> bool {
+    let Some(PathState::Socket(file)) = &state.path else {
+        return false;
+    };
+    !state.sockets.iter().any(|s| s.file == Some(*file))
+}
+
+/// A client follows a symbolic link at the end of a path.
+fn follow(address: &Address) -> (Address, Option<String>) {
+    let Address::Unix(given) = address else {
+        return (address.clone(), None);
+    };
+    if path::state(given) != PathState::Other("symbolic link".into()) {
+        return (address.clone(), None);
+    }
+    match target(given) {
+        Ok(target) => {
+            let text = target.to_string_lossy().into_owned();
+            (Address::Unix(target), Some(text))
+        }
+        // A loop of links: the kernel's error says so.
+        Err(_) => (address.clone(), None),
+    }
+}
+
+/// Where a link leads to, also where nothing is.
+fn target(link: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(link) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let directory = link.parent().unwrap_or(Path::new("/"));
+            Ok(directory.join(fs::read_link(link)?))
+        }
+        other => other,
+    }
+}
+
+/// When a socket file was made. Where the file system does not tell, when it was last changed: nobody writes to one.
+fn made(path: &Path, wall_offset_ns: i64) -> Option<Nanos> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = statx(CWD, path, flags, StatxFlags::BTIME | StatxFlags::MTIME).ok()?;
+    let time = if found.stx_mask & StatxFlags::BTIME.bits() != 0 {
+        found.stx_btime
+    } else {
+        found.stx_mtime
+    };
+    let wall = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+    let boot = wall - i128::from(wall_offset_ns);
+    Some(Nanos(u64::try_from(boot).unwrap_or(0)))
+}
+
+/// Asks the kernel for such a socket of our own.
+fn sees_bound_tcp() -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
+    use std::os::fd::AsRawFd;
+    let ask = || -> Option<bool> {
+        let fd = socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .ok()?;
+        bind(
+            fd.as_raw_fd(),
+            &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)),
+        )
+        .ok()?;
+        let port = getsockname::<SockaddrIn>(fd.as_raw_fd()).ok()?.port();
+        let found = Diag::open().ok()?.tcp_bound(libc::AF_INET as u8, port).ok()?;
+        Some(!found.is_empty())
+    };
+    ask().unwrap_or(false)
+}
+
+/// For an [`Observer`] that looks once: the kernel's iterator over open files, loaded when it is first needed.
+pub fn tables() -> Box<dyn KernelTables> {
+    Box::new(Once::default())
+}
+
+#[derive(Default)]
+struct Once {
+    files: TaskFiles,
+    /// Whether the kernel answered.
+    asked: Arc<OnceLock<Result<(), String>>>,
+}
+
+impl HolderFinder for Once {
+    fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
+        let found = self.files.holders(inodes);
+        let told = found.as_ref().map(|_| ()).map_err(ToString::to_string);
+        _ = self.asked.set(told);
+        found.map_err(io::Error::other)
+    }
+}
+
+impl ProcessLister for Once {
+    fn processes(&mut self) -> io::Result<Vec<Process>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
