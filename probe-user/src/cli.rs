@@ -1,7 +1,9 @@
 //! The commands and options that exist.
 
 mod check;
+pub(crate) mod daemon;
 mod declare;
+pub(crate) mod hook;
 mod reclaim;
 mod who;
 
@@ -37,11 +39,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Watch(Watch),
+    Daemon(daemon::Daemon),
     Who(Who),
     Check(Check),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
+    Hook(hook::Hook),
     Reclaim(Reclaim),
 }
 

@@ -2,7 +2,9 @@
 
 pub(crate) mod check;
 pub(crate) mod config;
+pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod hook;
 pub(crate) mod journal;
 pub(crate) mod reclaim;
 pub(crate) mod replay;

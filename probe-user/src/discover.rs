@@ -11,12 +11,13 @@ use std::{
 
 use crate::{
     address::{Address, Inet},
-    config::Service,
+    config::{Config, Service},
     engine::membership::{is_interpreter, is_service_manager},
     event::{FileId, PathState, PidFileContent, ProcId, Process},
     sources::{
-        observer::{Found, Listeners},
+        observer::{Found, Listeners, Observer},
         path, pid_file,
+        sock_diag::DiagError,
         view::View,
     },
 };
@@ -153,6 +154,31 @@ impl Walk {
 struct Group<'a> {
     roots: BTreeSet<ProcId>,
     sockets: Vec<&'a Found>,
+}
+
+/// Adds what runs here and is not declared, and the socket files that nothing holds.
+///
+/// # Errors
+/// When the kernel can't be asked for its sockets.
+pub fn declare(config: &mut Config, observer: &mut Observer) -> Result<(), DiagError> {
+    let listeners = observer.listening_everything()?;
+    let found = discover(&listeners, &Host::read());
+    let unheld = found.unheld.iter().filter_map(|path| {
+        let path = path.to_str()?;
+        Some(Service {
+            listen: vec![format!("unix:{path}").parse().ok()?],
+            expected: false,
+            ..Service::named(path)
+        })
+    });
+    let declared: BTreeSet<Address> = config.services.iter().flat_map(|s| s.listen.clone()).collect();
+    let names: BTreeSet<String> = config.services.iter().map(|s| s.name.clone()).collect();
+    let more = found.services.into_iter().chain(unheld);
+    config.services.extend(more.filter(|s| {
+        // What the configuration declares is not declared a second time.
+        !names.contains(&s.name) && !s.listen.iter().any(|a| declared.contains(a))
+    }));
+    Ok(())
 }
 
 /// Groups the listeners by the roots of their holders.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod cmd;
+mod log;
 
 use std::{
     io::{self, Write},
@@ -9,7 +10,6 @@ use std::{
 };
 
 use clap::{Parser, error::ErrorKind};
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
 
@@ -24,14 +24,19 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    log(cli.verbose);
+    if let Err(error) = log(&cli) {
+        _ = writeln!(io::stderr(), "probe: the log cannot be written: {error}");
+        return ExitCode::from(ERROR);
+    }
     let result = match cli.command {
         Command::Watch(args) => cmd::watch::run(&args),
+        Command::Daemon(args) => cmd::daemon::run(&args),
         Command::Who(args) => cmd::who::run(&args),
         Command::Check(args) => cmd::check::run(&args),
         Command::Replay(args) => cmd::replay::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Config(args) => cmd::config::run(&args),
+        Command::Hook(args) => cmd::hook::run(&args),
         Command::Reclaim(args) => cmd::reclaim::run(&args),
     };
     match result {
@@ -54,6 +59,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn log(cli: &Cli) -> io::Result<()> {
+    match &cli.command {
+        Command::Daemon(args) => log::of_daemon(args.log_format, cli.verbose),
+        _ => {
+            log::of_command(cli.verbose);
+            Ok(())
+        }
+    }
+}
 /// The command is done, has said what is to be said, and ends with a code of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("exit code {0}")]
@@ -63,19 +77,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// To stderr, because stdout belongs to what was asked for. `RUST_LOG` counts for more than `-v`.
-fn log(verbose: u8) {
-    let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter)
-        .with_ansi(cmd::color(&io::stderr()))
-        .with_target(verbose > 1)
-        .without_time()
-        .init();
 }
 
 /// Help and version are what was asked for; everything else is one line.

@@ -5,7 +5,7 @@
 //! and the stale PID file are removed, and at last everything is looked at again. Only that last look decides whether the
 //! service can start.
 
-mod guard;
+pub(crate) mod guard;
 mod pid_file;
 mod place;
 mod socket_file;

@@ -117,6 +117,15 @@ impl Reporter {
     }
 }
 
+/// A boot-clock time as the contract writes it: RFC 3339 in UTC.
+pub fn rfc3339(at: Nanos, wall_offset_ns: i64) -> String {
+    format!("{:.9}", wall(at, wall_offset_ns))
+}
+
+fn wall(at: Nanos, offset_ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(at.0) + i128::from(offset_ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// The JSON line of a finding, with the line feed.
 pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
     let options = Options {
@@ -137,8 +146,7 @@ pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
 impl Options {
     /// The wall-clock time of a boot-clock time; the epoch where that leaves the calendar.
     fn wall(&self, at: Nanos) -> Timestamp {
-        Timestamp::from_nanosecond(i128::from(at.0) + i128::from(self.wall_offset_ns))
-            .unwrap_or(Timestamp::UNIX_EPOCH)
+        wall(at, self.wall_offset_ns)
     }
 }
 

@@ -42,7 +42,7 @@ use crate::{
 /// Ring-buffer records taken before the other sources are looked at again.
 const BATCH: usize = 1024;
 /// Batches after which a drain lets its driver look at something else.
-const DRAIN_ROUNDS: usize = 32;
+const DRAIN_ROUNDS: usize = 8;
 
 /// Why the sources could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub enum RuntimeError {
 }
 
 /// Receives what is to be shown.
-pub type Sink<'a> = dyn FnMut(&Effect) + 'a;
+pub type Sink<'a> = dyn FnMut(Effect) + 'a;
 
 pub struct Runtime {
     config: Config,

@@ -9,7 +9,10 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicI64, Ordering},
+};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -180,7 +183,12 @@ impl Line {
 pub struct Stream {
     kept: Arc<Mutex<Kept>>,
     epoch: Arc<str>,
+    wall_offset_ns: Arc<AtomicI64>,
 }
+
+/// The two clocks are read one after the other, so what lies between them seems to differ each time by as long as that
+/// takes. Only a larger difference is one: the wall clock was set.
+const SAME_OFFSET_NS: u64 = 1_000_000;
 
 impl Stream {
     /// `epoch`: changes whenever the numbering begins anew.
@@ -188,7 +196,18 @@ impl Stream {
         Self {
             kept: Arc::new(Mutex::new(Kept::new(limits))),
             epoch: epoch.into(),
+            wall_offset_ns: Arc::new(AtomicI64::new(clock::wall_offset())),
         }
+    }
+
+    /// What makes a boot-clock time a wall-clock time, in nanoseconds. The same each time, until the wall clock is set.
+    pub fn wall_offset_ns(&self) -> i64 {
+        let (known, now) = (self.wall_offset_ns.load(Ordering::Relaxed), clock::wall_offset());
+        if known.abs_diff(now) < SAME_OFFSET_NS {
+            return known;
+        }
+        self.wall_offset_ns.store(now, Ordering::Relaxed);
+        now
     }
 
     pub fn epoch(&self) -> &str {
@@ -206,7 +225,7 @@ impl Stream {
 
     /// Says several things at once, which costs less.
     pub fn push_all(&self, said: impl IntoIterator<Item = Said>) {
-        let (at, wall_offset_ns) = (clock::now(), clock::wall_offset());
+        let (at, wall_offset_ns) = (clock::now(), self.wall_offset_ns());
         // Sizes are counted before anybody is kept waiting.
         let lines: Vec<(Sort, Line)> = said
             .into_iter()

@@ -273,6 +273,21 @@ pub struct ProbeStatus {
     pub reload_error: Option<String>,
 }
 
+/// `POST /v1/hooks/{name}/test`: what became of the sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HookTested {
+    pub v: u32,
+    pub hook: String,
+    /// `ok`, `failed`, `timeout`.
+    pub outcome: String,
+    /// Exit code, HTTP status, error.
+    pub detail: String,
+    /// Of a program; 124: its time was over.
+    pub exit_code: Option<i32>,
+    /// The last of what the program wrote.
+    pub output: String,
+}
+
 /// `GET /healthz` and `GET /readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {

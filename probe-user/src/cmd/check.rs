@@ -8,7 +8,7 @@ use std::{
 use probe_user::{
     check::{self, Report, Status},
     config::{Config, load},
-    report,
+    discover, report,
     sources::observer::Observer,
     who,
 };
@@ -45,7 +45,7 @@ fn verdict(args: &Check) -> anyhow::Result<Report> {
     let mut observer = Observer::new(Some(who::tables()))?;
     let mut config: Config = loaded.map(|l| l.config).unwrap_or_default();
     if config.services.is_empty() {
-        super::watch::discover(&mut config, &mut observer)?;
+        discover::declare(&mut config, &mut observer)?;
     }
     super::watch::select(&mut config, &args.services)?;
     anyhow::ensure!(

@@ -1,7 +1,6 @@
 //! `probe watch`: live events and findings.
 
 use std::{
-    collections::BTreeSet,
     io::{self, BufWriter, StdoutLock, Write},
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -10,9 +9,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use probe_user::{
-    address::Address,
     clock,
-    config::{Config, Service, load},
+    config::{Config, load},
     discover,
     engine::Effect,
     event::Event,
@@ -38,7 +36,7 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
     let mut observer = Observer::new(tables)?;
     let mut config = declared.unwrap_or_default();
     if args.discover || config.services.is_empty() {
-        discover(&mut config, &mut observer)?;
+        discover::declare(&mut config, &mut observer).context("cannot discover what listens here")?;
     }
     select(&mut config, &args.services)?;
     if config.services.is_empty() {
@@ -103,30 +101,6 @@ fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
         config.get_or_insert_default().services.push(service);
     }
     Ok(config)
-}
-
-/// Adds what runs here and is not declared, and the socket files that nothing holds.
-pub(super) fn discover(config: &mut Config, observer: &mut Observer) -> anyhow::Result<()> {
-    let listeners = observer
-        .listening_everything()
-        .context("cannot discover what listens here")?;
-    let found = discover::discover(&listeners, &discover::Host::read());
-    let unheld = found.unheld.iter().filter_map(|path| {
-        let path = path.to_str()?;
-        Some(Service {
-            listen: vec![format!("unix:{path}").parse().ok()?],
-            expected: false,
-            ..Service::named(path)
-        })
-    });
-    let declared: BTreeSet<Address> = config.services.iter().flat_map(|s| s.listen.clone()).collect();
-    let names: BTreeSet<String> = config.services.iter().map(|s| s.name.clone()).collect();
-    let more = found.services.into_iter().chain(unheld);
-    config.services.extend(more.filter(|s| {
-        // What the configuration declares is not declared a second time.
-        !names.contains(&s.name) && !s.listen.iter().any(|a| declared.contains(a))
-    }));
-    Ok(())
 }
 
 fn log_level(level: BpfLog) -> LogLevel {
@@ -201,7 +175,7 @@ impl Watching {
             None => None,
         };
         let mut first = Vec::new();
-        self.runtime.begin(&mut |e| first.push(e.clone()));
+        self.runtime.begin(&mut |e| first.push(e));
         for (service, main) in config.services.iter().zip(self.runtime.mains()) {
             let line = WatchingLine::new(service, main, self.runtime.kernel().plan());
             self.out.reporter.watching(&mut self.out.out, &line)?;
@@ -221,7 +195,7 @@ impl Watching {
         loop {
             poller.arm(self.runtime.deadline())?;
             let out = &mut self.out;
-            let mut sink = |e: &Effect| out.effect(e);
+            let mut sink = |e: Effect| out.effect(&e);
             tokio::select! {
                 biased;
                 _ = term.recv() => break,
@@ -255,7 +229,7 @@ impl Watching {
         }
         // What happened until now is told.
         let out = &mut self.out;
-        self.runtime.drain(&mut |e| out.effect(e));
+        self.runtime.drain(&mut |e| out.effect(&e));
         Ok(self.out.flush()?)
     }
 }

@@ -101,6 +101,17 @@ impl Check {
 fn probe(c: &mut Check, config: &Config) {
     let p = &config.probe;
     c.absolute("socket", Some(&p.socket));
+    if p.group.is_empty() {
+        c.key("group", "`group` must be the name of a group");
+    }
+    if let Some(address) = p.api_tcp.filter(|a| !a.ip().is_loopback()) {
+        c.key(
+            "api_tcp",
+            format!(
+                "`api_tcp` must be a loopback address, for example \"127.0.0.1:9464\"; {address} could be reached by others"
+            ),
+        );
+    }
     c.absolute("state_dir", Some(&p.state_dir));
     c.duration("settle_every", p.settle_every);
     c.within("retention", |c| {

@@ -1,6 +1,6 @@
 //! The `[probe]` table.
 
-use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, str::FromStr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,6 +11,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Probe {
     /// Where the daemon answers.
     pub socket: String,
+    /// Who may read there besides root: a group, where there is one of this name.
+    pub group: String,
+    /// Where the daemon answers over TCP too, only to those who read: a loopback address and a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_tcp: Option<SocketAddr>,
+    /// Whether the engine's thread gets a real-time priority where that is allowed.
+    pub realtime: bool,
     /// Where the history is kept.
     pub state_dir: String,
     /// How events are to be captured.
@@ -62,6 +69,9 @@ impl Default for Probe {
     fn default() -> Self {
         Self {
             socket: "/run/probe/probe.sock".into(),
+            group: "probe".into(),
+            api_tcp: None,
+            realtime: true,
             state_dir: "/var/lib/probe".into(),
             tier: TierChoice::default(),
             keep_pinned: true,

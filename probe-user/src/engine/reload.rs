@@ -75,6 +75,8 @@ impl Engine {
         }
         new.touched = (0..new.services.len()).collect::<BTreeSet<_>>();
         mem::swap(&mut new.ended, &mut self.ended);
+        new.sightings.renew(&new.addresses);
+        new.over = mem::take(&mut self.over);
         new.joined = self.joined;
         new.blind = self.blind.take();
         new.blind_open = self.blind_open.take();

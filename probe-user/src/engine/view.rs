@@ -18,6 +18,8 @@ use super::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceView {
     pub service: String,
+    /// There is no more of it than may be remembered, so that it can be judged.
+    pub fits: bool,
     pub expected: bool,
     /// The living main process, and since when it is the main one.
     pub main: Option<(Process, Nanos)>,
@@ -158,6 +160,7 @@ impl Engine {
             .any(|f| f.kind == Kind::CrashLoop && f.facts.get("gave_up").is_some_and(|g| g == true));
         ServiceView {
             service: service.decl.name.clone(),
+            fits: !service.over,
             expected: service.decl.expected,
             main: main.map(|(m, member)| (member.process.clone(), m.began)),
             instances: service.qualified().count(),

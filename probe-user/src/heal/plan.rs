@@ -203,6 +203,13 @@ impl Plan {
         self.done(now);
     }
 
+    /// It is not known whose order ended early: whoever has one out gets it again.
+    pub fn abandon(&mut self, now: Nanos) {
+        if self.acting {
+            self.postpone(now);
+        }
+    }
+
     fn plan(&mut self, now: Nanos) {
         if self.worst().is_some() {
             self.well = None;
@@ -250,9 +257,7 @@ impl Plan {
             Kind::DuplicateInstance => self.keep != KeepInstance::Report,
             // It stays open for a while after the last end: only what was heard since the last attempt counts. That probe
             // gave up is no news to it.
-            Kind::CrashLoop => {
-                self.acted.is_none_or(|at| w.told > at) && !(self.gave_up && gave_up(f))
-            }
+            Kind::CrashLoop => self.acted.is_none_or(|at| w.told > at) && !(self.gave_up && gave_up(f)),
             // A process that only waits for the network is none to be restarted.
             _ => f.severity == Severity::Critical,
         }

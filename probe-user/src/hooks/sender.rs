@@ -12,6 +12,7 @@ use super::{
     webhook::{PostError, Webhook},
 };
 use crate::{
+    api::types::{HookTested, V},
     config::{Hook, WebhookFormat},
     stream::Outcome,
 };
@@ -58,6 +59,20 @@ pub(super) enum Retry {
     Later,
     /// The receiver says when.
     After(Duration),
+}
+
+impl Attempt {
+    /// As the API tells it.
+    pub fn tested(self, hook: &str) -> HookTested {
+        HookTested {
+            v: V,
+            hook: hook.to_owned(),
+            outcome: self.outcome.name().to_owned(),
+            detail: self.detail,
+            exit_code: self.exit_code,
+            output: self.output,
+        }
+    }
 }
 
 impl Sender {

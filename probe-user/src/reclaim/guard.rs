@@ -15,14 +15,14 @@ const KTHREADD: u32 = 2;
 
 /// Ourselves and those that we descend from.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     me: ProcId,
     ancestors: BTreeSet<ProcId>,
 }
 
 /// Why a process is no target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mistake {
+pub(crate) enum Mistake {
     Init,
     Me,
     /// It starts us, and mostly the service too.
@@ -33,7 +33,7 @@ pub(super) enum Mistake {
 }
 
 impl Guard {
-    pub(super) fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let me = process::identity(std::process::id())?;
         let mut ancestors = BTreeSet::new();
         let mut next = process::parent(me);
@@ -45,13 +45,13 @@ impl Guard {
     }
 
     /// Ourselves and our ancestors.
-    pub(super) fn spared(&self) -> BTreeSet<ProcId> {
+    pub(crate) fn spared(&self) -> BTreeSet<ProcId> {
         let mut spared = self.ancestors.clone();
         spared.insert(self.me);
         spared
     }
 
-    pub(super) fn mistake(&self, p: &Process) -> Option<Mistake> {
+    pub(crate) fn mistake(&self, p: &Process) -> Option<Mistake> {
         let parent = p.parent.map(|p| p.pid);
         if p.id.pid == 1 {
             Some(Mistake::Init)
@@ -70,7 +70,7 @@ impl Guard {
 }
 
 impl Mistake {
-    pub(super) fn says(self) -> &'static str {
+    pub(crate) fn says(self) -> &'static str {
         match self {
             Self::Init => "pid 1 is no service",
             Self::Me => "it is this process itself",
@@ -81,7 +81,7 @@ impl Mistake {
     }
 
     /// It does not keep the service from starting: it is starting it.
-    pub(super) fn is_starter(self) -> bool {
+    pub(crate) fn is_starter(self) -> bool {
         matches!(self, Self::Me | Self::Ancestor | Self::ServiceManager)
     }
 }

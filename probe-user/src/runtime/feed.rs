@@ -61,7 +61,7 @@ impl Runtime {
         }
         for effect in self.engine.apply(event, now) {
             match effect {
-                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(&effect),
+                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(effect),
                 Effect::Settle(site) => {
                     self.settle.insert(site);
                 }

@@ -12,6 +12,7 @@ use super::{
     Figures, Line,
     sort::{self, SORTS, Sort},
 };
+use crate::clock::Nanos;
 
 /// What is kept of a stream; the oldest go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +125,12 @@ impl Kept {
     /// The number of the oldest line that is kept, or of the next one where none is.
     pub(super) fn oldest(&self) -> u64 {
         self.lines.front().map_or(self.newest + 1, |line| line.cursor)
+    }
+
+    /// The number of the last line that was said before `at`, of those that are kept.
+    pub(super) fn last_before(&self, at: Nanos) -> u64 {
+        let before = self.lines.partition_point(|line| line.at < at);
+        self.oldest() - 1 + before as u64
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -8,6 +8,7 @@ use super::{
     Filter, Line, Stream,
     kept::{Position, Want},
 };
+use crate::clock::Nanos;
 
 /// Lines that a reader takes at once, and so holds on to while it is slow.
 const BATCH: usize = 64;
@@ -19,6 +20,8 @@ pub enum Start {
     Now,
     /// With the oldest line that is kept.
     Oldest,
+    /// With the first line that was said at this time or later, and is kept.
+    At(Nanos),
     /// After the line of this number. Where the numbering has begun anew since (another epoch), with the oldest line.
     After { epoch: String, cursor: u64 },
 }
@@ -68,6 +71,7 @@ impl Subscription {
         let after = match start {
             Start::Now => kept.newest(),
             Start::Oldest => before_oldest,
+            Start::At(at) => kept.last_before(at),
             Start::After { epoch, cursor } if *epoch == *stream.epoch => {
                 missed = before_oldest.saturating_sub(cursor);
                 cursor

@@ -1,8 +1,4 @@
-use std::{
-    pin::pin,
-    sync::atomic::{AtomicUsize, Ordering},
-    task::Context,
-};
+use std::{pin::pin, sync::atomic::AtomicUsize, task::Context};
 
 use super::*;
 use crate::{

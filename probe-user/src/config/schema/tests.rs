@@ -9,6 +9,9 @@ use super::*;
 const EXAMPLE: &str = r#"
 [probe]
 socket = "/run/probe/probe.sock"
+group = "probe"
+api_tcp = "127.0.0.1:9464"
+realtime = true
 state_dir = "/var/lib/probe"
 tier = "auto"
 keep_pinned = true

@@ -21,7 +21,9 @@ const START: Nanos = Nanos(1_000_000_000_000);
 
 impl World {
     fn new(heal: &str) -> Self {
-        let text = format!("name = \"d\"\nheal = {{ restart = [\"/bin/true\"], {heal} }}\nkeep_instance = \"oldest\"");
+        let text = format!(
+            "name = \"d\"\nheal = {{ restart = [\"/bin/true\"], {heal} }}\nkeep_instance = \"oldest\""
+        );
         let service: Service = toml::from_str(&text).unwrap();
         Self {
             plan: Plan::new(&service, || 0.5).unwrap(),
@@ -70,7 +72,10 @@ impl World {
             }
             match self.plan.deadline(self.blind).filter(|at| *at <= end) {
                 Some(at) => {
-                    assert!(at > self.now, "a deadline that brings nothing: nobody would ever sleep");
+                    assert!(
+                        at > self.now,
+                        "a deadline that brings nothing: nobody would ever sleep"
+                    );
                     self.now = at;
                 }
                 None => break,
@@ -137,7 +142,12 @@ fn the_budget_ends_it_until_somebody_else_has_brought_it_up() {
     let told = w.pass(3600);
     assert_eq!(
         told,
-        [act(1, 1.0), act(2, 3.0), act(3, 7.0), "gave up after 3 at 11.0".into()]
+        [
+            act(1, 1.0),
+            act(2, 3.0),
+            act(3, 7.0),
+            "gave up after 3 at 11.0".into()
+        ]
     );
     // Gone is not up.
     w.tell(&f, FindingState::Resolved);
@@ -159,14 +169,22 @@ fn without_a_budget_it_never_gives_up() {
     let mut w = World::new("backoff = \"1s..10s\"");
     w.open(Kind::AcceptStall);
     let told = w.pass(24 * 3600);
-    assert!(told.len() > 8000 && told.iter().all(|t| !t.contains("gave up")), "{}", told.len());
+    assert!(
+        told.len() > 8000 && told.iter().all(|t| !t.contains("gave up")),
+        "{}",
+        told.len()
+    );
 }
 
 #[test]
 fn a_crash_loop_is_acted_on_only_when_it_goes_on() {
     let mut w = World::new("backoff = \"1s..4s\"");
     let f = w.open(Kind::CrashLoop);
-    assert_eq!(w.pass(50), [act(1, 1.0)], "it stays open although the restart helped");
+    assert_eq!(
+        w.pass(50),
+        [act(1, 1.0)],
+        "it stays open although the restart helped"
+    );
     w.tell(&f, FindingState::Updated);
     assert_eq!(w.pass(5).len(), 1);
 }

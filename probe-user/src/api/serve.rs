@@ -1,0 +1,203 @@
+//! Takes connections, a bounded number of them, and serves each as a task of its own.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use super::{Api, Listeners, guard::Guard, peer::Peer, routes};
+
+/// Connections at a time. Each can hold on to some 200 KB of lines that were not yet read.
+const CLIENTS: usize = 256;
+/// How long a client may take for the head of a question, and rest between two.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const HEADERS: usize = 64;
+/// Bytes that are kept for one connection in each direction.
+const BUFFER: usize = 64 * 1024;
+/// After the process has run out of descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
+content-length: 64\r\n\r\n{\"v\":1,\"error\":\"too many clients are connected: ask again later\"}";
+
+/// The API, being served.
+#[derive(Debug)]
+pub struct Server {
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    _listeners: Listeners,
+}
+
+impl Server {
+    /// Begins to serve. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// If the sockets cannot be waited on.
+    pub fn start(api: Api, mut listeners: Listeners) -> io::Result<Self> {
+        let router = routes::router(
+            api,
+            Guard {
+                group: listeners.group,
+            },
+        );
+        let (stop, stopped) = watch::channel(false);
+        let clients = Arc::new(Semaphore::new(CLIENTS));
+        let mut tasks = JoinSet::new();
+        let accepting = |router: &Router| Accepting {
+            router: router.clone(),
+            clients: Arc::clone(&clients),
+            stopped: stopped.clone(),
+        };
+        if let Some(unix) = listeners.unix.take() {
+            unix.set_nonblocking(true)?;
+            let unix = UnixListener::from_std(unix)?;
+            tasks.spawn(accepting(&router).unix(unix));
+        }
+        if let Some(tcp) = listeners.tcp.take() {
+            tcp.set_nonblocking(true)?;
+            let tcp = TcpListener::from_std(tcp)?;
+            tasks.spawn(accepting(&router).tcp(tcp));
+        }
+        Ok(Self {
+            tasks,
+            stop,
+            _listeners: listeners,
+        })
+    }
+
+    /// Takes no more connections, lets each finish its answer, and waits until all have ended or `limit` is over.
+    /// `false`: some had not.
+    pub async fn stop(mut self, limit: Duration) -> bool {
+        self.stop.send_replace(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(limit, all).await.is_ok()
+    }
+}
+
+struct Accepting {
+    router: Router,
+    clients: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Accepting {
+    async fn unix(self, listener: UnixListener) {
+        let mut connections = JoinSet::new();
+        let mut stopped = self.stopped.clone();
+        loop {
+            tokio::select! {
+                () = told(&mut stopped) => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => match Peer::of(&stream) {
+                        Ok(peer) => self.serve(&mut connections, stream, peer),
+                        Err(e) => tracing::warn!("a connection is dropped, nobody knows whose it is: {e}"),
+                    },
+                    Err(e) => rest(&e).await,
+                },
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn tcp(self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        let mut stopped = self.stopped.clone();
+        loop {
+            tokio::select! {
+                () = told(&mut stopped) => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => self.serve(&mut connections, stream, Peer::Tcp(address)),
+                    Err(e) => rest(&e).await,
+                },
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    fn serve<S>(&self, connections: &mut JoinSet<()>, mut stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(permit) = Arc::clone(&self.clients).try_acquire_owned() else {
+            tracing::warn!("{peer} is turned away: {CLIENTS} clients are connected");
+            connections.spawn(async move {
+                // Whoever does not read it is not waited for.
+                _ = tokio::time::timeout(PAUSE, stream.write_all(FULL)).await;
+            });
+            return;
+        };
+        let service = TowerToHyperService::new(self.router.clone());
+        let mut stopped = self.stopped.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer.clone());
+                hyper::service::Service::call(&service, request)
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_WITHIN)
+                .max_headers(HEADERS)
+                .max_buf_size(BUFFER)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = told(&mut stopped) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(e) = result {
+                tracing::debug!("a connection ended: {e}");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // Whoever could tell is gone: that is an end, too.
+    _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The client has gone again, or there are no descriptors left.
+async fn rest(e: &io::Error) {
+    tracing::warn!("a connection cannot be taken: {e}");
+    if !matches!(
+        e.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_one_too_many_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! What the engine knows, as the answers of the API.
+
+use std::collections::BTreeMap;
+
+use super::{
+    LoadedState,
+    types::{
+        EndStatus, FindingStatus, ListenerState, ListenerStatus, PidRef, ProbeStatus, ProcessRef,
+        ServiceStatus, Stopping, Verdict,
+    },
+};
+use crate::{
+    clock::Nanos,
+    daemon::ask::Picture,
+    engine::{
+        finding::Finding,
+        view::{self, EndView, ListenerView, ServiceView},
+    },
+    report,
+};
+
+impl From<view::ListenerState> for ListenerState {
+    fn from(state: view::ListenerState) -> Self {
+        match state {
+            view::ListenerState::Socket(state) => state.into(),
+            view::ListenerState::Orphaned => Self::Orphaned,
+            view::ListenerState::Stale => Self::Stale,
+            view::ListenerState::Absent => Self::Absent,
+            view::ListenerState::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl From<&ListenerView> for ListenerStatus {
+    fn from(l: &ListenerView) -> Self {
+        Self {
+            address: l.address.clone(),
+            state: l.state.into(),
+            holder: l.holder.as_ref().map(ProcessRef::from),
+            inode: l.inode,
+            queue: l.queue,
+            limit: l.limit,
+            since_ns: l.since,
+        }
+    }
+}
+
+impl From<&EndView> for EndStatus {
+    fn from(e: &EndView) -> Self {
+        Self {
+            process: (&e.process).into(),
+            boot_ns: e.at,
+            how: e.how.clone(),
+            asked: e.asked,
+        }
+    }
+}
+
+impl FindingStatus {
+    fn new(f: &Finding, wall_offset_ns: i64) -> Self {
+        Self {
+            id: f.id.clone(),
+            state: f.state,
+            kind: f.kind,
+            service: f.service.clone(),
+            severity: f.severity,
+            subject: f.subject.clone(),
+            cause: f.cause.clone(),
+            at: report::rfc3339(f.at, wall_offset_ns),
+            boot_ns: f.at,
+            actor: f.actor.as_ref().map(ProcessRef::from),
+            summary: f.summary.clone(),
+            evidence: f.evidence.clone(),
+            facts: f.facts.clone(),
+        }
+    }
+}
+
+impl Picture {
+    /// Every service of it.
+    pub(crate) fn services(&self) -> Vec<ServiceStatus> {
+        self.services
+            .iter()
+            .map(|(view, cannot_see)| self.service(view, cannot_see))
+            .collect()
+    }
+
+    fn service(&self, s: &ServiceView, cannot_see: &[String]) -> ServiceStatus {
+        let verdict = match (self.can_judge && s.fits, s.findings.is_empty()) {
+            (false, _) => Verdict::Unknown,
+            (true, true) => Verdict::Ok,
+            (true, false) => Verdict::Finding,
+        };
+        ServiceStatus {
+            service: s.service.clone(),
+            verdict,
+            expected: s.expected,
+            main: s.main.as_ref().map(|(process, _)| process.into()),
+            main_since_ns: s.main.as_ref().map(|(_, since)| *since),
+            instances: count(s.instances),
+            members: count(s.members),
+            generation: s.generation,
+            restarts: s.generation.saturating_sub(1),
+            ready: s.ready,
+            listeners: s.listeners.iter().map(ListenerStatus::from).collect(),
+            pid_file: s.pid_file.clone(),
+            unit: s.unit.clone(),
+            heartbeat_age_ns: s.beat.map(|beat| nanos(self.at, beat)),
+            stopping: s.stopping.as_ref().map(|(since, asked)| Stopping {
+                since_ns: *since,
+                asked: asked.clone(),
+            }),
+            last_end: s.last_end.as_ref().map(EndStatus::from),
+            gave_up: s.gave_up,
+            findings: s.findings.iter().map(|f| self.finding(f)).collect(),
+            silenced: None,
+            tier: self.tier.clone(),
+            cannot_see: cannot_see.to_vec(),
+        }
+    }
+
+    fn finding(&self, f: &Finding) -> FindingStatus {
+        FindingStatus::new(f, self.wall_offset_ns)
+    }
+
+    /// Everything that is open.
+    pub(crate) fn findings(&self) -> Vec<FindingStatus> {
+        let blind = self.blind.iter();
+        let others = self.services.iter().flat_map(|(s, _)| &s.findings);
+        blind.chain(others).map(|f| self.finding(f)).collect()
+    }
+
+    /// Of probe itself.
+    pub(crate) fn probe(&self, since: Nanos, loaded: LoadedState) -> ProbeStatus {
+        ProbeStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: PidRef {
+                pid: std::process::id(),
+            },
+            since_ns: since,
+            joined: self.joined,
+            blind: self.blind.as_ref().map(|f| self.finding(f)),
+            lost: self
+                .lost
+                .iter()
+                .map(|(s, n)| (s.clone(), *n))
+                .collect::<BTreeMap<_, _>>(),
+            tier: self.tier.clone(),
+            loaded_ns: loaded.at,
+            reloads: loaded.reloads,
+            reload_error: loaded.error,
+        }
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn nanos(now: Nanos, then: Nanos) -> u64 {
+    u64::try_from(now.since(then).as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,34 @@
+//! `probe daemon`.
+
+use std::{path::Path, time::Duration};
+
+use probe_user::{
+    config::load,
+    daemon::{self, Options, Source},
+};
+
+use crate::cli::daemon::Daemon;
+
+/// Threads that blocking work leaves behind end after this time.
+const KEEP_THREADS: Duration = Duration::from_secs(1);
+/// Blocking work that is not done when everything else has ended is left to the kernel.
+const LEAVE_AFTER: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(args: &Daemon) -> anyhow::Result<()> {
+    let source = match (&args.config, &args.config_dir) {
+        (Some(file), _) => Source::File(file.clone()),
+        (None, Some(directory)) => Source::Directory(directory.clone()),
+        (None, None) => Source::Directory(Path::new(load::DIRECTORY).to_owned()),
+    };
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("probe-blocking")
+        .thread_keep_alive(KEEP_THREADS)
+        .build()?;
+    let result = tokio.block_on(daemon::run(Options {
+        source,
+        tier: args.tier.wanted(),
+    }));
+    tokio.shutdown_timeout(LEAVE_AFTER);
+    Ok(result?)
+}
