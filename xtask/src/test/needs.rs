@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::{apt, child, workspace};
 
 /// Debian packages of the tests, and what for.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 11] = [
     (
         "redis-server",
         "a real daemon with a UNIX socket, a TCP port and a PID file",
@@ -26,6 +26,14 @@ const PACKAGES: [(&str, &str); 9] = [
     ),
     ("dbus-daemon", "a message bus for the stand-in of systemd"),
     ("python3", "small daemons in an interpreter"),
+    (
+        "prometheus",
+        "scrapes the daemon; promtool judges metrics, alert rules and the dashboard",
+    ),
+    (
+        "prometheus-alertmanager",
+        "receives alerts of a hook, and clears them",
+    ),
 ];
 
 /// Makes sure of the packages of the tests.
