@@ -1,7 +1,9 @@
 //! The commands and options that exist.
 
 mod declare;
+mod exec;
 mod reclaim;
+mod run;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,7 +15,11 @@ use probe_user::{
     report::{Filter, KindName, LineType},
 };
 
-pub(crate) use self::reclaim::Reclaim;
+pub(crate) use self::{
+    exec::Exec,
+    reclaim::Reclaim,
+    run::{RestartChoice, Run},
+};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -39,6 +45,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     Config(Config),
     Reclaim(Reclaim),
+    Exec(Exec),
+    Run(Run),
 }
 
 /// Print events and findings as they happen
@@ -225,6 +233,29 @@ impl TierChoice {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
+
+/// An end with a code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .error.as_ref().map(|e| format!("{e:#}")).unwrap_or_default())]
+pub(crate) struct Exit {
+    pub(crate) code: u8,
+    /// `None`: nothing is said.
+    pub(crate) error: Option<anyhow::Error>,
+}
+
+impl Exit {
+    pub(crate) fn with(code: u8, error: anyhow::Error) -> anyhow::Error {
+        Self {
+            code,
+            error: Some(error),
+        }
+        .into()
+    }
+
+    pub(crate) fn silent(code: u8) -> anyhow::Error {
+        Self { code, error: None }.into()
+    }
+}
 
 /// clap's message without its heading, its usage and its empty lines.
 pub(crate) fn one_line(message: &str) -> String {

@@ -2,9 +2,11 @@
 
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod exec;
 pub(crate) mod journal;
 pub(crate) mod reclaim;
 pub(crate) mod replay;
+pub(crate) mod run;
 pub(crate) mod watch;
 
 use std::io::{self, IsTerminal};

@@ -6,11 +6,12 @@ pub mod config;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod exec;
 pub mod kernel;
 pub mod lock;
 pub mod reclaim;
 pub mod report;
-
+pub mod run;
 pub mod runtime;
 pub mod signal;
 pub mod sources;

@@ -29,13 +29,21 @@ fn main() -> ExitCode {
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Config(args) => cmd::config::run(&args),
         Command::Reclaim(args) => cmd::reclaim::run(&args),
+        Command::Exec(args) => cmd::exec::run(&args),
+        Command::Run(args) => cmd::run::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = if error.is::<cli::UsageError>() {
+            let own = error.downcast_ref::<cli::Exit>();
+            if let Some(cli::Exit { code, error: None }) = own {
+                return ExitCode::from(*code);
+            }
+            let code = if let Some(exit) = own {
+                exit.code
+            } else if error.is::<cli::UsageError>() {
                 USAGE
             } else {
                 ERROR

@@ -41,7 +41,11 @@ impl Group {
     }
 
     fn at(mount: &Path, name: &str) -> Self {
-        let own = format!("probe-test-{}-{:?}", std::process::id(), std::thread::current().id());
+        let own = format!(
+            "probe-test-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        );
         let dir = mount.join(own.replace(['(', ')'], "")).join(name);
         fs::create_dir_all(&dir).unwrap();
         Self(dir)
@@ -60,7 +64,9 @@ impl Group {
     }
 
     fn is_empty(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.procs")).unwrap().is_empty()
+        fs::read_to_string(self.0.join("cgroup.procs"))
+            .unwrap()
+            .is_empty()
     }
 }
 
@@ -84,7 +90,9 @@ impl Drop for Group {
 }
 
 fn pids(text: &str) -> Vec<Proc> {
-    text.split(' ').map(|p| Proc::adopt("a child", p.parse().unwrap())).collect()
+    text.split(' ')
+        .map(|p| Proc::adopt("a child", p.parse().unwrap()))
+        .collect()
 }
 
 #[test]
@@ -109,7 +117,9 @@ fn without_singleton_nobody_is_ended() {
 
     let reclaimed = site.reclaim(&[]);
 
-    reclaimed.is_blocked_by(&["lives", &daemon.pid().to_string()]).ended(0);
+    reclaimed
+        .is_blocked_by(&["lives", &daemon.pid().to_string()])
+        .ended(0);
     reclaimed.says("leave", "neither `singleton` nor `kill_other`");
     daemon.tell("ping");
     assert!(children.iter().all(Proc::is_alive));
@@ -122,7 +132,11 @@ fn who_ignores_term_is_killed_after_stop_within() {
     let began = std::time::Instant::elapsed;
     let from = now();
 
-    site.reclaim(&[]).is_clear().ended(1).killed(1).says("signal", "within 400ms");
+    site.reclaim(&[])
+        .is_clear()
+        .ended(1)
+        .killed(1)
+        .says("signal", "within 400ms");
 
     assert!(began(&from) >= Duration::from_millis(400));
     assert!(!daemon.process().is_alive());
@@ -153,7 +167,10 @@ fn one_whose_first_thread_has_ended() {
     until("its first thread is gone", || state(daemon.pid()) == Some('Z'));
     assert!(daemon.process().is_alive());
 
-    site.reclaim(&[]).is_clear().ended(1).says("end", &format!("{}", site.exe.display()));
+    site.reclaim(&[])
+        .is_clear()
+        .ended(1)
+        .says("end", &format!("{}", site.exe.display()));
 
     assert!(!daemon.process().is_alive());
 }
@@ -166,7 +183,9 @@ fn one_whose_first_thread_has_ended_is_in_the_way() {
     daemon.tell("main-exit");
     until("its first thread is gone", || state(daemon.pid()) == Some('Z'));
 
-    site.reclaim(&[]).is_blocked_by(&[&daemon.pid().to_string(), "it holds unix:"]).ended(0);
+    site.reclaim(&[])
+        .is_blocked_by(&[&daemon.pid().to_string(), "it holds unix:"])
+        .ended(0);
 
     assert!(daemon.process().is_alive());
 }
@@ -181,17 +200,24 @@ fn one_that_nothing_ends_is_told() {
 
     let reclaimed = site.reclaim(&["--kill-within", "300ms"]);
 
-    reclaimed.is_blocked_by(&["lives on", "frozen by the control group"]).ended(0).removed(&[]);
+    reclaimed
+        .is_blocked_by(&["lives on", "frozen by the control group"])
+        .ended(0)
+        .removed(&[]);
     assert!(site.socket.exists() && site.pid_file.exists() && daemon.process().is_alive());
     freezer.freeze(false);
     // The signal was pending all the time.
     daemon.wait_gone();
-    site.reclaim(&[]).is_clear().removed(&[&site.socket, &site.pid_file]);
+    site.reclaim(&[])
+        .is_clear()
+        .removed(&[&site.socket, &site.pid_file]);
 }
 
 #[test]
 fn an_orphan_in_a_session_of_its_own_is_found_by_the_unit() {
-    let Some(group) = Group::new("probe-test-annad.service") else { return };
+    let Some(group) = Group::new("probe-test-annad.service") else {
+        return;
+    };
     let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true");
     let mut daemon = site.start();
     group.add(daemon.pid());
@@ -206,21 +232,29 @@ fn an_orphan_in_a_session_of_its_own_is_found_by_the_unit() {
 
 #[test]
 fn an_orphan_that_ignores_term_goes_with_its_group() {
-    let Some(group) = Group::new("probe-test-annad.service") else { return };
+    let Some(group) = Group::new("probe-test-annad.service") else {
+        return;
+    };
     let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true\nstop_within = \"300ms\"")
         .without_first_stop_within();
     let mut daemon = site.starter().on("TERM=ignore").start();
     group.add(daemon.pid());
     let orphan = pids(&daemon.tell("fork-away"));
 
-    site.reclaim(&[]).is_clear().ended(2).killed(2).says("kill-group", "probe-test-annad.service");
+    site.reclaim(&[])
+        .is_clear()
+        .ended(2)
+        .killed(2)
+        .says("kill-group", "probe-test-annad.service");
 
     assert!(!daemon.process().is_alive() && !orphan[0].is_alive());
 }
 
 #[test]
 fn a_group_that_holds_ourselves_is_not_killed_as_a_whole() {
-    let Some(group) = Group::new("probe-test-annad.service") else { return };
+    let Some(group) = Group::new("probe-test-annad.service") else {
+        return;
+    };
     let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true\nstop_within = \"300ms\"")
         .without_first_stop_within();
     let mut daemon = site.starter().on("TERM=ignore").start();
@@ -266,7 +300,10 @@ fn orphaned_workers_that_hold_the_address() {
     kill("KILL", daemon.pid());
     daemon.wait_gone();
 
-    site.reclaim(&[]).is_clear().ended(3).removed(&[&site.socket, &site.pid_file]);
+    site.reclaim(&[])
+        .is_clear()
+        .ended(3)
+        .removed(&[&site.socket, &site.pid_file]);
 
     assert!(workers.iter().all(|w| !w.is_alive()));
 }
@@ -276,14 +313,21 @@ fn the_same_executable_as_a_tool_is_no_predecessor() {
     let site = Site::new("singleton = true");
     let tool = Daemon::at(&site.exe).start();
 
-    site.reclaim(&[]).is_clear().ended(0).says("leave", "holds no declared address");
+    site.reclaim(&[])
+        .is_clear()
+        .ended(0)
+        .says("leave", "holds no declared address");
 
     assert!(tool.process().is_alive());
 }
 
 #[test]
 fn a_stranger_at_the_port_goes_only_where_that_was_declared() {
-    for (key, goes) in [("", false), ("singleton = true", true), ("kill_other = true", true)] {
+    for (key, goes) in [
+        ("", false),
+        ("singleton = true", true),
+        ("kill_other = true", true),
+    ] {
         let port = free_port();
         let site = Site::new(&format!("{key}\nlisten = [\"tcp:127.0.0.1:{port}\"]")).replace_listen();
         let other = Daemon::install(&site.sandbox, "other");
@@ -297,7 +341,9 @@ fn a_stranger_at_the_port_goes_only_where_that_was_declared() {
             reclaimed.is_clear().ended(1).says("end", "holds tcp:127.0.0.1");
             assert!(!stranger.process().is_alive());
         } else {
-            reclaimed.is_blocked_by(&[&stranger.pid().to_string(), "holds tcp:127.0.0.1"]).ended(0);
+            reclaimed
+                .is_blocked_by(&[&stranger.pid().to_string(), "holds tcp:127.0.0.1"])
+                .ended(0);
             stranger.tell("ping");
         }
         assert!(idle.is_alive());
@@ -318,13 +364,25 @@ fn a_script_is_told_by_its_exact_argument() {
     let script = site.sandbox.write("agent.sh", "#!/bin/bash\nread\n");
     let text = fs::read_to_string(&site.config).unwrap();
     let selector = format!("script = {script:?}\nsingleton = true");
-    fs::write(&site.config, text.replace(&format!("exe = {:?}", site.exe), &selector)).unwrap();
+    fs::write(
+        &site.config,
+        text.replace(&format!("exe = {:?}", site.exe), &selector),
+    )
+    .unwrap();
     let start = |command: &mut Command| Proc::spawn(command.stdin(std::process::Stdio::piped()));
     let first = start(Command::new("/bin/bash").arg(&script));
     let second = start(Command::new("/bin/bash").arg(&script));
     let reader = start(Command::new("tail").arg("-f").arg(&script));
-    let talker = start(Command::new("/bin/bash").arg("-c").arg(format!("read # {}", script.display())));
-    until("all run", || [&first, &second, &talker].iter().all(|p| state(p.pid()) == Some('S')));
+    let talker = start(
+        Command::new("/bin/bash")
+            .arg("-c")
+            .arg(format!("read # {}", script.display())),
+    );
+    until("all run", || {
+        [&first, &second, &talker]
+            .iter()
+            .all(|p| state(p.pid()) == Some('S'))
+    });
 
     site.reclaim(&[]).is_clear().ended(2);
 

@@ -23,7 +23,10 @@ fn what_a_crash_leaves_is_removed() {
 
     let reclaimed = site.reclaim(&[]);
 
-    reclaimed.is_clear().removed(&[&site.socket, &site.pid_file]).ended(0);
+    reclaimed
+        .is_clear()
+        .removed(&[&site.socket, &site.pid_file])
+        .ended(0);
     assert!(!site.socket.exists() && !site.pid_file.exists());
     // There is nothing left to do, and that is no mistake.
     site.reclaim(&[]).is_clear().removed(&[]);
@@ -39,7 +42,10 @@ fn a_dry_run_does_nothing() {
 
     let reclaimed = site.reclaim(&["--dry-run"]);
 
-    reclaimed.is_clear().removed(&[&site.socket, &site.pid_file]).ended(0);
+    reclaimed
+        .is_clear()
+        .removed(&[&site.socket, &site.pid_file])
+        .ended(0);
     reclaimed.says("end", &first.pid().to_string());
     assert!(first.process().is_alive());
     assert!(site.socket.exists() && site.pid_file.exists());
@@ -77,7 +83,10 @@ fn bound_sockets_are_live_whatever_their_type() {
     // Held by the one who starts us: no obstacle, and no target.
     let datagrams = UnixDatagram::bind(&site.socket).unwrap();
     site.reclaim(&[]).is_clear().removed(&[]);
-    UnixDatagram::unbound().unwrap().send_to(b"x", &site.socket).unwrap();
+    UnixDatagram::unbound()
+        .unwrap()
+        .send_to(b"x", &site.socket)
+        .unwrap();
     drop(datagrams);
     site.reclaim(&[]).is_clear().removed(&[&site.socket]);
 }
@@ -91,12 +100,19 @@ fn the_trap_of_a_path_that_was_taken_over() {
     kill("KILL", second.pid());
     second.wait_gone();
     let lsof = run(Command::new("/usr/bin/lsof").arg("-t").arg(&site.socket));
-    assert_eq!(lsof.stdout.trim(), first.pid().to_string(), "lsof says that it is in use");
+    assert_eq!(
+        lsof.stdout.trim(),
+        first.pid().to_string(),
+        "lsof says that it is in use"
+    );
 
     let reclaimed = site.reclaim(&[]);
 
     // The file is nobody's. The first one still listens, where nobody finds it, and is not ours to end.
-    reclaimed.is_clear().removed(&[&site.socket, &site.pid_file]).ended(0);
+    reclaimed
+        .is_clear()
+        .removed(&[&site.socket, &site.pid_file])
+        .ended(0);
     assert!(first.process().is_alive());
     let third = site.start();
     UnixStream::connect(&site.socket).expect("the new one is reached");
@@ -110,7 +126,10 @@ fn an_orphaned_listener_is_a_predecessor_of_a_singleton() {
     fs::remove_file(&site.socket).unwrap();
     fs::remove_file(&site.pid_file).unwrap();
 
-    site.reclaim(&[]).is_clear().ended(1).says("end", "it holds unix:");
+    site.reclaim(&[])
+        .is_clear()
+        .ended(1)
+        .says("end", "it holds unix:");
 
     assert!(!first.process().is_alive());
 }
@@ -136,7 +155,12 @@ fn a_number_that_was_given_away_after_the_file_was_written_means_nobody() {
     // The content is of before the process; only its number is of now.
     let hour_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
     fs::write(&site.pid_file, stranger.pid().to_string()).unwrap();
-    fs::File::options().write(true).open(&site.pid_file).unwrap().set_modified(hour_ago).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&site.pid_file)
+        .unwrap()
+        .set_modified(hour_ago)
+        .unwrap();
 
     let reclaimed = site.reclaim(&[]);
 
@@ -149,7 +173,10 @@ fn a_number_that_was_given_away_after_the_file_was_written_means_nobody() {
 fn without_a_selector_the_pid_file_tells_whom_to_end() {
     let site = Site::without_selector("singleton = true");
     let daemon = site.start();
-    site.reclaim(&[]).is_clear().ended(1).removed(&[&site.socket, &site.pid_file]);
+    site.reclaim(&[])
+        .is_clear()
+        .ended(1)
+        .removed(&[&site.socket, &site.pid_file]);
     assert!(!daemon.process().is_alive());
 }
 
@@ -160,7 +187,10 @@ fn a_pid_file_that_others_may_write_to_tells_nothing() {
     fs::set_permissions(&site.pid_file, fs::Permissions::from_mode(0o666)).unwrap();
 
     let reclaimed = site.reclaim(&[]);
-    reclaimed.ended(0).removed(&[]).says("refuse", "others than its owner may write");
+    reclaimed
+        .ended(0)
+        .removed(&[])
+        .says("refuse", "others than its owner may write");
     assert!(daemon.process().is_alive() && site.pid_file.exists());
 
     site.reclaim(&["--trust-pid-file"]).is_clear().ended(1);
@@ -195,12 +225,23 @@ fn a_locked_pid_file_stays() {
 fn an_empty_pid_file_may_just_be_written() {
     let site = Site::new("");
     fs::write(&site.pid_file, "").unwrap();
-    site.reclaim(&[]).is_clear().removed(&[]).says("leave", "about to write");
+    site.reclaim(&[])
+        .is_clear()
+        .removed(&[])
+        .says("leave", "about to write");
     let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
-    fs::File::options().write(true).open(&site.pid_file).unwrap().set_modified(long_ago).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&site.pid_file)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
     site.reclaim(&[]).is_clear().removed(&[&site.pid_file]);
     fs::write(&site.pid_file, "pid: 12").unwrap();
-    site.reclaim(&[]).is_clear().removed(&[]).says("leave", "may be no PID file");
+    site.reclaim(&[])
+        .is_clear()
+        .removed(&[])
+        .says("leave", "may be no PID file");
 }
 
 #[test]
@@ -235,7 +276,10 @@ fn one_at_a_time() {
     let refused = run(&mut site.command(&["--wait", "50ms"]));
 
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("held by probe reclaim (812)"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("held by probe reclaim (812)"),
+        "{refused:?}"
+    );
     assert!(site.socket.exists());
     let mut waits = Proc::spawn(&mut site.command(&[]));
     lock.unlock().unwrap();

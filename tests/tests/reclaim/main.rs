@@ -6,7 +6,11 @@ mod incident_1;
 mod race;
 mod refusals;
 
-use std::{fs, path::{Path, PathBuf}, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use probe_tests::{Daemon, Output, Sandbox, probe, run};
 use serde_json::Value;
@@ -113,7 +117,9 @@ impl Reclaimed {
             .lines()
             .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l:?}")))
             .collect();
-        let outcome = steps.pop().unwrap_or_else(|| panic!("it said nothing: {output:?}"));
+        let outcome = steps
+            .pop()
+            .unwrap_or_else(|| panic!("it said nothing: {output:?}"));
         assert_eq!(outcome["type"], "reclaim", "{output:?}");
         Self {
             output,

@@ -54,7 +54,10 @@ fn add(to: &AtomicU64, n: u64) {
 }
 
 fn rounds() -> u64 {
-    env::var("PROBE_RACE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(600)
+    env::var("PROBE_RACE_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(600)
 }
 
 fn options(sandbox: &Sandbox) -> Options {
@@ -75,9 +78,14 @@ fn no_live_socket_is_removed_and_no_stranger_is_signalled() {
     let (sockets, pids) = (sandbox.path("sockets"), sandbox.path("pids"));
     fs::create_dir(&sockets).unwrap();
     fs::create_dir(&pids).unwrap();
-    let paths: Vec<PathBuf> = (0..THREADS + PROCESSES).map(|i| sockets.join(format!("{i}.sock"))).collect();
+    let paths: Vec<PathBuf> = (0..THREADS + PROCESSES)
+        .map(|i| sockets.join(format!("{i}.sock")))
+        .collect();
     let of_sockets = Service {
-        listen: paths.iter().map(|p| format!("unix:{}", p.display()).parse().unwrap()).collect(),
+        listen: paths
+            .iter()
+            .map(|p| format!("unix:{}", p.display()).parse().unwrap())
+            .collect(),
         ..Service::named("sockets")
     };
     let annad = sandbox.install(Path::new("/bin/sleep"), "annad");
@@ -102,28 +110,40 @@ fn no_live_socket_is_removed_and_no_stranger_is_signalled() {
         }
         scope.spawn(|| recycle(&annad, &other, &pids.join("annad.pid"), counts, done));
         // Two at a time of each.
-        let reclaimers: Vec<_> = [(&of_sockets, share * 2), (&of_sockets, share * 2), (&of_pids, share), (&of_pids, share)]
-            .into_iter()
-            .map(|(service, rounds)| {
-                let options = options(&sandbox);
-                scope.spawn(move || {
-                    for _ in 0..rounds {
-                        if done.load(Relaxed) {
-                            break;
-                        }
-                        round(service, &options, counts);
+        let reclaimers: Vec<_> = [
+            (&of_sockets, share * 2),
+            (&of_sockets, share * 2),
+            (&of_pids, share),
+            (&of_pids, share),
+        ]
+        .into_iter()
+        .map(|(service, rounds)| {
+            let options = options(&sandbox);
+            scope.spawn(move || {
+                for _ in 0..rounds {
+                    if done.load(Relaxed) {
+                        break;
                     }
-                })
+                    round(service, &options, counts);
+                }
             })
+        })
+        .collect();
+        let results: Vec<_> = reclaimers
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
             .collect();
-        let results: Vec<_> = reclaimers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         done.store(true, Relaxed);
         assert!(results.iter().all(Result::is_ok), "a reclaim panicked");
     });
     println!("{counts:#?}");
     let count = |c: &AtomicU64| c.load(Relaxed);
     assert_eq!(count(&counts.lost), 0, "live sockets were removed: {counts:#?}");
-    assert_eq!(count(&counts.signalled), 0, "strangers were signalled: {counts:#?}");
+    assert_eq!(
+        count(&counts.signalled),
+        0,
+        "strangers were signalled: {counts:#?}"
+    );
     // It was worth something.
     for (what, n) in [
         ("checks", &counts.checks),
@@ -186,7 +206,7 @@ impl Actor {
             if let Some(live) = &self.live {
                 check(&self.path, Some(live), counts);
             }
-            if self.dice.roll(4) == 0 {
+            if self.dice.roll(2) == 0 {
                 thread::sleep(Duration::from_micros(self.dice.roll(3000)));
             }
         }
@@ -275,16 +295,24 @@ fn by_processes(faulty: &Path, path: &Path, counts: &Counts, done: &AtomicBool) 
 /// One number for two programs, in turn: the service's, which may be ended, and a stranger's.
 fn recycle(annad: &Path, other: &Path, pid_file: &Path, counts: &Counts, done: &AtomicBool) {
     let mut dice = Dice(7);
-    let highest: i32 = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap().trim().parse().unwrap();
+    let highest: i32 = fs::read_to_string("/proc/sys/kernel/pid_max")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     while !done.load(Relaxed) {
         let pid = highest - 2 - dice.roll(40) as i32;
-        let Some(ours) = spawn_as(pid, annad, "1000") else { continue };
+        let Some(ours) = spawn_as(pid, annad, "1000") else {
+            continue;
+        };
         fs::write(pid_file, pid.to_string()).unwrap();
         thread::sleep(Duration::from_micros(dice.roll(15_000)));
         ours.signal(Signal::KILL);
         let _ = reap(pid);
         // The file still names it.
-        let Some(stranger) = spawn_as(pid, other, "0.03") else { continue };
+        let Some(stranger) = spawn_as(pid, other, "0.03") else {
+            continue;
+        };
         add(&counts.strangers, 1);
         match reap(pid) {
             WaitStatus::Exited(_, 0) => {}

@@ -15,7 +15,10 @@ fn a_path_that_is_no_socket() {
     let site = Site::new("");
     fs::write(&site.socket, "keep").unwrap();
     let reclaimed = site.reclaim(&[]);
-    reclaimed.is_blocked_by(&["regular file"]).removed(&[]).says("refuse", "regular file");
+    reclaimed
+        .is_blocked_by(&["regular file"])
+        .removed(&[])
+        .says("refuse", "regular file");
     assert_eq!(fs::read_to_string(&site.socket).unwrap(), "keep");
 
     fs::remove_file(&site.socket).unwrap();
@@ -35,11 +38,15 @@ fn a_pid_file_that_is_none() {
     assert!(target.exists() && site.pid_file.is_symlink());
     fs::remove_file(&site.pid_file).unwrap();
     fs::create_dir(&site.pid_file).unwrap();
-    site.reclaim(&[]).removed(&[]).says("refuse", "not a regular file");
+    site.reclaim(&[])
+        .removed(&[])
+        .says("refuse", "not a regular file");
     fs::remove_dir(&site.pid_file).unwrap();
     let made = run(Command::new("mkfifo").arg(&site.pid_file));
     assert_eq!(made.code, Some(0), "{made:?}");
-    site.reclaim(&[]).removed(&[]).says("refuse", "not a regular file");
+    site.reclaim(&[])
+        .removed(&[])
+        .says("refuse", "not a regular file");
 }
 
 #[test]
@@ -64,7 +71,9 @@ fn a_directory_of_another_owner_that_others_may_write_to() {
 
     // Its own, and nobody else may write.
     set(65534, 0o755);
-    site.reclaim(&[]).is_clear().removed(&[&site.socket, &site.pid_file]);
+    site.reclaim(&[])
+        .is_clear()
+        .removed(&[&site.socket, &site.pid_file]);
 }
 
 #[test]
@@ -89,7 +98,11 @@ fn a_link_on_the_way_that_somebody_else_planted() {
 #[test]
 fn init_kernel_threads_and_ancestors() {
     let site = Site::without_selector("singleton = true");
-    for (pid, why) in [(1, "pid 1 is no service"), (2, "kernel thread"), (std::process::id(), "it started this process")] {
+    for (pid, why) in [
+        (1, "pid 1 is no service"),
+        (2, "kernel thread"),
+        (std::process::id(), "it started this process"),
+    ] {
         fs::write(&site.pid_file, pid.to_string()).unwrap();
         site.reclaim(&[]).ended(0).says("refuse", why);
     }
@@ -101,7 +114,10 @@ fn the_one_that_starts_the_service_and_looks_like_it() {
     let site = Site::new("");
     let agent = site.sandbox.path("agent.sh");
     let config = fs::read_to_string(&site.config).unwrap();
-    let text = config.replace(&format!("exe = {:?}", site.exe), &format!("script = {agent:?}\nsingleton = true"));
+    let text = config.replace(
+        &format!("exe = {:?}", site.exe),
+        &format!("script = {agent:?}\nsingleton = true"),
+    );
     fs::write(&site.config, text).unwrap();
     let probe = probe_tests::probe_binary();
     let script = format!(
