@@ -3,8 +3,10 @@
 mod check;
 pub(crate) mod daemon;
 mod declare;
+mod exec;
 pub(crate) mod hook;
 mod reclaim;
+mod run;
 mod who;
 
 use std::{path::PathBuf, time::Duration};
@@ -17,7 +19,13 @@ use probe_user::{
     report::{Filter, KindName, LineType},
 };
 
-pub(crate) use self::{check::Check, reclaim::Reclaim, who::Who};
+pub(crate) use self::{
+    check::Check,
+    exec::Exec,
+    reclaim::Reclaim,
+    run::{RestartChoice, Run},
+    who::Who,
+};
 
 /// Tells what is wrong with the daemons on this host, at once and with evidence.
 #[derive(Debug, Parser)]
@@ -47,6 +55,8 @@ pub(crate) enum Command {
     Config(Config),
     Hook(hook::Hook),
     Reclaim(Reclaim),
+    Exec(Exec),
+    Run(Run),
 }
 
 /// Print events and findings as they happen
@@ -233,6 +243,29 @@ impl TierChoice {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
+
+/// An end with a code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .error.as_ref().map(|e| format!("{e:#}")).unwrap_or_default())]
+pub(crate) struct Exit {
+    pub(crate) code: u8,
+    /// `None`: nothing is said.
+    pub(crate) error: Option<anyhow::Error>,
+}
+
+impl Exit {
+    pub(crate) fn with(code: u8, error: anyhow::Error) -> anyhow::Error {
+        Self {
+            code,
+            error: Some(error),
+        }
+        .into()
+    }
+
+    pub(crate) fn silent(code: u8) -> anyhow::Error {
+        Self { code, error: None }.into()
+    }
+}
 
 /// clap's message without its heading, its usage and its empty lines.
 pub(crate) fn one_line(message: &str) -> String {

@@ -4,10 +4,12 @@ pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod exec;
 pub(crate) mod hook;
 pub(crate) mod journal;
 pub(crate) mod reclaim;
 pub(crate) mod replay;
+pub(crate) mod run;
 pub(crate) mod watch;
 pub(crate) mod who;
 

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod discover;
 pub mod engine;
 pub mod event;
+pub mod exec;
 pub mod heal;
 pub mod history;
 pub mod hooks;
@@ -18,7 +19,7 @@ pub mod lock;
 pub mod metrics;
 pub mod reclaim;
 pub mod report;
-
+pub mod run;
 pub mod runtime;
 pub mod signal;
 pub mod silence;

@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Parser, error::ErrorKind};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Exit};
 
 /// Codes other than 0.
 const ERROR: u8 = 1;
@@ -38,16 +38,21 @@ fn main() -> ExitCode {
         Command::Config(args) => cmd::config::run(&args),
         Command::Hook(args) => cmd::hook::run(&args),
         Command::Reclaim(args) => cmd::reclaim::run(&args),
+        Command::Exec(args) => cmd::exec::run(&args),
+        Command::Run(args) => cmd::run::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            if let Some(Exit(code)) = error.downcast_ref() {
+            let own = error.downcast_ref::<Exit>();
+            if let Some(Exit { code, error: None }) = own {
                 return ExitCode::from(*code);
             }
-            let code = if error.is::<cli::UsageError>() {
+            let code = if let Some(exit) = own {
+                exit.code
+            } else if error.is::<cli::UsageError>() {
                 USAGE
             } else {
                 ERROR
@@ -68,11 +73,6 @@ fn log(cli: &Cli) -> io::Result<()> {
         }
     }
 }
-/// The command is done, has said what is to be said, and ends with a code of its own.
-#[derive(Debug, thiserror::Error)]
-#[error("exit code {0}")]
-pub(crate) struct Exit(pub(crate) u8);
-
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()

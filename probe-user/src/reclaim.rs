@@ -10,7 +10,7 @@ mod pid_file;
 mod place;
 mod socket_file;
 mod step;
-mod survey;
+pub(crate) mod survey;
 
 #[cfg(test)]
 mod tests;
@@ -122,6 +122,26 @@ pub fn reclaim(service: &Service, options: &Options, say: &mut dyn FnMut(Step)) 
     let mut outcome = work.outcome;
     outcome.can_start = outcome.in_the_way.is_empty();
     Ok(outcome)
+}
+
+/// Makes way for a socket of our own, whose last owner was killed.
+///
+/// # Errors
+/// What is there instead.
+pub(crate) fn clear_own(path: &Path) -> Result<(), String> {
+    let Some(place) = Place::open(&Rooted::host(path)).map_err(|e| e.to_string())? else {
+        return Ok(());
+    };
+    match socket_file::look(&place) {
+        Found::Absent => Ok(()),
+        Found::Stale(file) => match socket_file::remove(&place, &file) {
+            Removal::Removed | Removal::Gone => Ok(()),
+            Removal::Changed(why) | Removal::Failed(why) => Err(why),
+        },
+        Found::Live => Err("somebody listens there".into()),
+        Found::Other(what) => Err(format!("it is a {what}")),
+        Found::Unknown(why) => Err(why),
+    }
 }
 
 struct Work<'a> {

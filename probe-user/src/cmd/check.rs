@@ -13,7 +13,7 @@ use probe_user::{
     who,
 };
 
-use crate::{Exit, cli::Check};
+use crate::cli::{Check, Exit};
 
 pub(crate) fn run(args: &Check) -> anyhow::Result<()> {
     let found = match verdict(args) {
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Check) -> anyhow::Result<()> {
             // A monitoring system shows what stands on stdout. Of several lines the first says what is wrong.
             let text = report::plain(&format!("{e:#}").replace('\n', "; ")).replace('|', "/");
             writeln!(io::stdout(), "PROBE UNKNOWN - {text}")?;
-            return Err(Exit(Status::Unknown.code()).into());
+            return Err(Exit::silent(Status::Unknown.code()));
         }
     };
     let mut line = Vec::new();
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Check) -> anyhow::Result<()> {
     out.flush()?;
     match found.status {
         Status::Ok => Ok(()),
-        status => Err(Exit(status.code()).into()),
+        status => Err(Exit::silent(status.code())),
     }
 }
 

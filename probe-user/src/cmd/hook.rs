@@ -12,9 +12,9 @@ use probe_user::{
     report::plain,
 };
 
-use crate::{
+use crate::cli::{
     Exit,
-    cli::hook::{Hook, HookCommand, HookTest},
+    hook::{Hook, HookCommand, HookTest},
 };
 
 const FAILED: u8 = 1;
@@ -49,7 +49,7 @@ fn test(args: &HookTest) -> anyhow::Result<()> {
     if tested.outcome == "ok" {
         return Ok(());
     }
-    Err(Exit(FAILED).into())
+    Err(Exit::silent(FAILED))
 }
 
 fn directly(config: &Config, name: &str) -> anyhow::Result<HookTested> {

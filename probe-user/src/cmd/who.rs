@@ -8,7 +8,7 @@ use probe_user::{
     who::{self, Options, State},
 };
 
-use crate::{Exit, cli::Who};
+use crate::cli::{Exit, Who};
 
 /// Exit codes beside 0, for live.
 const NOT_REACHED: u8 = 3;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Who) -> anyhow::Result<()> {
     out.flush()?;
     match code(answer.state) {
         0 => Ok(()),
-        code => Err(Exit(code).into()),
+        code => Err(Exit::silent(code)),
     }
 }
 

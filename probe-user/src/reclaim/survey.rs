@@ -70,7 +70,7 @@ pub(super) struct Named {
 }
 
 /// Looks at the addresses of a service.
-pub(super) fn addresses(observer: &mut Observer, service: &Service, view: &View) -> Vec<AddressState> {
+pub(crate) fn addresses(observer: &mut Observer, service: &Service, view: &View) -> Vec<AddressState> {
     if service.listen.is_empty() {
         return Vec::new();
     }
@@ -79,7 +79,7 @@ pub(super) fn addresses(observer: &mut Observer, service: &Service, view: &View)
 }
 
 /// What the service means by its names, as far as a live process of it tells.
-pub(super) fn view(service: &Service) -> View {
+pub(crate) fn view(service: &Service) -> View {
     let config = Config {
         services: vec![service.clone()],
         ..Config::default()
@@ -92,7 +92,7 @@ pub(super) fn view(service: &Service) -> View {
 }
 
 /// Sockets that keep the address from being bound. A socket whose file is gone or replaced does not.
-pub(super) fn blocking(state: &AddressState) -> impl Iterator<Item = &Socket> {
+pub(crate) fn blocking(state: &AddressState) -> impl Iterator<Item = &Socket> {
     let file = match &state.path {
         Some(PathState::Socket(file)) => Some(*file),
         _ => None,
@@ -398,7 +398,7 @@ fn is_of_our_start(p: &Process) -> bool {
 }
 
 /// Whether one of `ancestors`, other than itself, is above it.
-fn descends(id: ProcId, ancestors: &BTreeSet<ProcId>) -> bool {
+pub(crate) fn descends(id: ProcId, ancestors: &BTreeSet<ProcId>) -> bool {
     let mut next = process::parent(id);
     for _ in 0..64 {
         let Some(parent) = next else { return false };

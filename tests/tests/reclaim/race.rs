@@ -206,7 +206,7 @@ impl Actor {
             if let Some(live) = &self.live {
                 check(&self.path, Some(live), counts);
             }
-            if self.dice.roll(4) == 0 {
+            if self.dice.roll(2) == 0 {
                 thread::sleep(Duration::from_micros(self.dice.roll(3000)));
             }
         }
