@@ -43,6 +43,7 @@ fn view(findings: Vec<Finding>) -> ServiceView {
     ServiceView {
         service: "annad".into(),
         expected: true,
+        fits: true,
         main: None,
         instances: 0,
         members: 0,
