@@ -29,7 +29,7 @@ pub const KINDS: [Kind; 5] = [
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wish {
     /// The order is out until [`Plan::done`], [`Plan::postpone`] or [`Plan::drop_order`].
-    Act(Order),
+    Act(Box<Order>),
     /// The budget is spent; how many attempts that were.
     GiveUp(u32),
     /// Somebody else has brought it up: there is a budget again.
@@ -157,10 +157,10 @@ impl Plan {
         }
         self.attempts += 1;
         self.acting = true;
-        Some(Wish::Act(Order {
+        Some(Wish::Act(Box::new(Order {
             attempt: self.attempts,
             finding,
-        }))
+        })))
     }
 
     /// When to ask [`Plan::due`] again although nothing happened.
