@@ -582,7 +582,7 @@ impl Work<'_> {
                     || self.stuck.iter().any(|s| s.0 == h.id());
                 let is_starter = self.guard.mistake(h.process()).is_some_and(|m| m.is_starter());
                 let shares = may_share && !is_path && is_told;
-                if !is_starter && !shares && !self.gone.contains(&h.id()) && !(is_told && !may_share) {
+                if !is_starter && !shares && !self.gone.contains(&h.id()) && (!is_told || may_share) {
                     ways.push(format!("{} holds {address}", name(h.process())));
                 }
             }

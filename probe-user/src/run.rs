@@ -626,9 +626,9 @@ impl Supervisor<'_> {
 
 /// Whether another try may succeed.
 fn may_pass(error: &RunError) -> bool {
-    match error {
-        RunError::Spawn(SpawnError::Exec { .. } | SpawnError::Empty) | RunError::Store(_) => false,
-        RunError::Spawn(SpawnError::Keep(_)) => false,
-        _ => true,
-    }
+    !matches!(
+        error,
+        RunError::Spawn(SpawnError::Exec { .. } | SpawnError::Empty | SpawnError::Keep(_))
+            | RunError::Store(_)
+    )
 }

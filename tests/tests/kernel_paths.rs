@@ -48,11 +48,14 @@ fn replaced(path: &Path) -> u32 {
     done(Command::new("mv").arg("-f").arg(&other).arg(path))
 }
 
+/// Changes a path, and says who did it.
+type Change = fn(&Path) -> u32;
+
 #[test]
 fn who_took_a_path_away() {
     let sandbox = Sandbox::new();
     let (tmpfs, ramfs) = (Mount::new(&sandbox, "tmpfs"), Mount::new(&sandbox, "ramfs"));
-    let cases: [(&str, &Mount, &str, fn(&Path) -> u32); 4] = [
+    let cases: [(&str, &Mount, &str, Change); 4] = [
         ("gone", &tmpfs, "unlink", removed),
         ("removed", &ramfs, "unlink", removed),
         ("renamed", &ramfs, "rename", renamed),

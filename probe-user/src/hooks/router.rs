@@ -319,12 +319,13 @@ impl Router {
             None => true,
             Some(_) => self.rule.each && group.members.values().any(|m| m.told.is_none()),
         };
-        if opens && self.rule.tells(HookState::Opened) {
-            if let Err(free) = self.limit.spend(now) {
-                group.held = Some(Held::Limit);
-                group.wake(free);
-                return true;
-            }
+        if opens
+            && self.rule.tells(HookState::Opened)
+            && let Err(free) = self.limit.spend(now)
+        {
+            group.held = Some(Held::Limit);
+            group.wake(free);
+            return true;
         }
         self.changed.insert(cause.to_owned());
         let steps = if self.rule.each {

@@ -291,7 +291,7 @@ fn runs(h: &Handle) -> bool {
 
 /// Why SIGKILL has not ended it.
 fn why(h: &Handle) -> String {
-    if let Some(path) = h.read(|proc| cgroup::frozen_by(proc)) {
+    if let Some(path) = h.read(cgroup::frozen_by) {
         return format!("it is frozen by the control group {path}, which must thaw it");
     }
     match process_state::look(h.id()).run {

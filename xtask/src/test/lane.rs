@@ -175,7 +175,7 @@ fn counted(report: &vm::Report) -> Tally {
     }
 }
 
-/// The names of the end-to-end tests: every file of tests/tests but the replay.
+/// The names of the end-to-end tests: every file of tests/tests, and every folder with a main.rs, but the replay.
 fn e2e_tests() -> anyhow::Result<Vec<String>> {
     let directory = workspace::root().join("tests/tests");
     let mut names = Vec::new();
@@ -186,7 +186,9 @@ fn e2e_tests() -> anyhow::Result<Vec<String>> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if path.extension().is_some_and(|extension| extension == "rs") && name != REPLAY {
+        let is_test =
+            path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
+        if is_test && name != REPLAY {
             names.push(name);
         }
     }
