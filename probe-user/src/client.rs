@@ -4,6 +4,7 @@
 //! until it has taken the question, until it has answered. Which one ran out is part of the error.
 
 mod connect;
+mod follow;
 mod lines;
 mod sent;
 #[cfg(test)]
@@ -28,8 +29,11 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{task::JoinHandle, time::timeout};
 
-pub use self::lines::Lines;
 use self::sent::Sent;
+pub use self::{
+    follow::{Follow, Told},
+    lines::Lines,
+};
 use crate::{api::types::Problem, config::Timeouts};
 
 /// Bytes that an answer may have.
@@ -93,6 +97,11 @@ impl ClientError {
     /// Nobody is there who could have answered; it may come back.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NotRunning { .. } | Self::Broken { .. })
+    }
+
+    /// The daemon can't answer now; asked later, it may.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { status: 503, .. })
     }
 }
 
