@@ -13,7 +13,8 @@ use crate::cli::{Cli, Man};
 pub(crate) fn run(args: &Man) -> anyhow::Result<()> {
     let Some(directory) = &args.directory else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        // Its pages would only say how to read the others.
+        clap_mangen::Man::new(Cli::command().disable_help_subcommand(true)).render(&mut page)?;
         let mut out = io::stdout().lock();
         out.write_all(&page)?;
         return Ok(out.flush()?);
