@@ -8,7 +8,7 @@ use std::{
 
 use probe_tests::{Output, Proc, Sandbox, kill, probe, probe_binary, run, until};
 
-use crate::{Site, living, none_lives, until_living};
+use crate::{Site, none_lives, until_living};
 
 fn exec(arguments: &[&str]) -> Output {
     let mut command = probe(&["exec"]);
