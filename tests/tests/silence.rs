@@ -1,125 +1,144 @@
-//! `probe silence`: what is asked of the daemon, and what is said of its answers.
+//! `probe silence`: maintenance, from its beginning to its end.
 
-use std::{
-    io::{Read, Write},
-    os::unix::net::UnixListener,
-    thread::{self, JoinHandle},
-};
+use std::process::Command;
 
-use probe_tests::{Output, Sandbox, probe, run, schema::assert_fits};
-use serde_json::{Value, json};
+use probe_tests::{Daemon, Output, Probed, Sandbox, probe, probe_binary, run, schema::assert_fits, until};
+use serde_json::Value;
 
-/// Answers one question. Returns its first line and its body.
-fn answer(sandbox: &Sandbox, status: &str, body: &Value) -> JoinHandle<(String, String)> {
-    let path = sandbox.path("probe.sock");
-    _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).expect("bind");
-    let body = body.to_string();
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
+/// A daemon whose service does not run, which is a finding.
+fn probed(sandbox: &Sandbox) -> Probed {
+    let exe = Daemon::install(sandbox, "annad");
+    let probed = Probed::with(
+        sandbox,
+        "group = \"nogroup\"",
+        &Daemon::service("annad", &exe, "expected = true"),
     );
-    thread::spawn(move || {
-        let mut stream = listener.accept().expect("a client").0;
-        let mut text = String::new();
-        let mut bytes = [0; 4096];
-        loop {
-            let n = stream.read(&mut bytes).expect("a question");
-            text.push_str(&String::from_utf8_lossy(&bytes[..n]));
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|l| l.strip_prefix("content-length: "));
-                let length: usize = length.map_or(0, |l| l.parse().expect("a length"));
-                if body.len() == length {
-                    stream.write_all(answer.as_bytes()).expect("the client reads");
-                    let first = head.lines().next().unwrap_or_default();
-                    return (first.to_owned(), body.to_owned());
-                }
-            }
-        }
-    })
+    until("the finding shows", || {
+        probed.service("annad")["verdict"] == "finding"
+    });
+    probed
 }
 
-fn ask(sandbox: &Sandbox, args: &[&str]) -> Output {
-    run(probe(&["silence"])
-        .args(args)
-        .arg("--socket")
-        .arg(sandbox.path("probe.sock")))
+#[track_caller]
+fn silences(probed: &Probed) -> Vec<Value> {
+    let all = probed.ask_json(&["silence", "--list"]);
+    assert_fits("silences", &all);
+    all["silences"].as_array().expect("silences").clone()
 }
 
-fn silence() -> Value {
-    json!({
-        "id": 7, "service": "annad", "reason": "moving the \u{1b}disk", "by_uid": 0,
-        "since": "2026-01-02T03:04:05Z", "until": "2200-01-02T03:04:05Z",
-    })
+#[track_caller]
+fn succeeds(probed: &Probed, args: &[&str]) -> String {
+    let output = probed.ask(args);
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{output:?}");
+    output.stdout
 }
 
 #[test]
-fn it_begins_and_ends() {
+fn it_survives_a_restart_until_it_is_ended() {
     let sandbox = Sandbox::new();
-    let daemon = answer(&sandbox, "200 OK", &silence());
-    let output = ask(
-        &sandbox,
-        &["annad", "--for", "1h 500ms", "--reason", "moving the disk"],
+    let mut probed = probed(&sandbox);
+    assert_eq!(
+        succeeds(&probed, &["silence", "--list"]),
+        "no service is silenced\n"
     );
-    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{output:?}");
-    assert!(output.stdout.starts_with("annad is silenced for "), "{output:?}");
+
+    let text = succeeds(
+        &probed,
+        &["silence", "annad", "--for", "2h", "--reason", "moving \u{1b}[1m"],
+    );
     assert!(
-        output
-            .stdout
-            .ends_with(" (id 7) by uid 0: moving the \\x1bdisk\n"),
-        "{output:?}"
+        text.starts_with("annad is silenced for 1 h 59 min (id "),
+        "{text}"
     );
-    let (first, body) = daemon.join().expect("it was asked");
-    assert_eq!(first, "POST /v1/silences HTTP/1.1");
-    let asked: Value = serde_json::from_str(&body).expect("JSON");
-    // A part of a second is a second.
-    let expected = json!({ "service": "annad", "seconds": 3601, "reason": "moving the disk" });
-    assert_eq!(asked, expected);
+    assert!(text.ends_with(") by uid 0: moving \\x1b[1m\n"), "{text}");
+    // The finding shows as ever.
+    let service = probed.service("annad");
+    assert_eq!(service["findings"][0]["kind"], "not-running", "{service}");
+    assert_eq!(service["silenced"]["reason"], "moving \u{1b}[1m", "{service}");
+    let whole = probed.ask_json(&["status"]);
+    assert_fits("status", &whole);
+    let human = succeeds(&probed, &["status"]);
+    assert!(human.contains("annad CRITICAL not-running, "), "{human}");
+    assert!(human.contains("annad is silenced for 1 h 59 min (id "), "{human}");
 
-    let daemon = answer(&sandbox, "200 OK", &silence());
-    let output = ask(&sandbox, &["--end", "7", "--json"]);
-    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{output:?}");
-    assert_fits("silence", &serde_json::from_str(&output.stdout).expect("JSON"));
-    let (first, _) = daemon.join().expect("it was asked");
-    assert_eq!(first, "DELETE /v1/silences/7 HTTP/1.1");
+    let before = silences(&probed);
+    let table = succeeds(&probed, &["silence", "--list"]);
+    assert!(table.starts_with("ID"), "{table}");
+    assert!(
+        table
+            .lines()
+            .nth(1)
+            .is_some_and(|l| l.ends_with("moving \\x1b[1m")),
+        "{table}"
+    );
+    probed.kill();
+    probed.begin();
+    assert_eq!(silences(&probed), before);
+
+    let id = before[0]["id"].to_string();
+    let ended = probed.ask_json(&["silence", "--end", &id]);
+    assert_fits("silence", &ended);
+    assert_eq!(
+        (&ended["id"], &ended["service"]),
+        (&before[0]["id"], &"annad".into())
+    );
+    assert_eq!(silences(&probed), [Value::Null; 0]);
+    let again = probed.ask(&["silence", "--end", &id]);
+    assert_eq!(again.code, Some(1), "{again:?}");
+    assert!(
+        again.stderr.contains(&format!("there is no silence {id}")),
+        "{again:?}"
+    );
 }
 
 #[test]
-fn those_that_there_are() {
+fn it_ends_by_itself() {
     let sandbox = Sandbox::new();
-    for json in [false, true] {
-        let daemon = answer(&sandbox, "200 OK", &json!({ "v": 1, "silences": [silence()] }));
-        let args: &[&str] = if json { &["--list", "--json"] } else { &["--list"] };
-        let output = ask(&sandbox, args);
-        assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{output:?}");
-        if json {
-            assert_fits("silences", &serde_json::from_str(&output.stdout).expect("JSON"));
-        } else {
-            let lines: Vec<&str> = output.stdout.lines().collect();
-            assert!(lines[0].starts_with("ID  SERVICE  LEFT"), "{output:?}");
-            assert!(
-                lines[1].starts_with("7   annad    ") && lines[1].ends_with("moving the \\x1bdisk"),
-                "{output:?}"
-            );
-        }
-        let (first, _) = daemon.join().expect("it was asked");
-        assert_eq!(first, "GET /v1/silences HTTP/1.1");
-    }
+    let probed = probed(&sandbox);
+    let silence = probed.ask_json(&["silence", "annad", "--for", "300ms", "--reason", "x"]);
+    assert_fits("silence", &silence);
+    until("it is over", || silences(&probed).is_empty());
+    assert_eq!(probed.service("annad")["silenced"], Value::Null);
 }
 
 #[test]
 fn what_the_daemon_refuses_it_says_why() {
     let sandbox = Sandbox::new();
-    let why = "no service is named \"anad\"; did you mean \"annad\"?";
-    let daemon = answer(&sandbox, "404 Not Found", &json!({ "v": 1, "error": why }));
-    let output = ask(&sandbox, &["anad", "--for", "1h", "--reason", "x"]);
-    assert_eq!((output.code, output.stderr), (Some(1), format!("probe: {why}\n")));
-    daemon.join().expect("it was asked");
+    let probed = probed(&sandbox);
+    let refused = |output: Output, why: &str| {
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.stderr.contains(why), "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    };
+    let ask = |args: &[&str]| probed.ask(&[&["silence"], args].concat());
+    refused(
+        ask(&["anad", "--for", "1h", "--reason", "x"]),
+        "did you mean \"annad\"?",
+    );
+    refused(ask(&["annad", "--for", "400d", "--reason", "x"]), "365 days");
+    refused(ask(&["annad", "--for", "1h", "--reason", " "]), "reason");
+
+    // Its group may look, and not act.
+    let program = sandbox.install(&probe_binary(), "probe");
+    let member = |args: &[&str]| {
+        run(Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .arg("silence")
+            .args(args)
+            .arg("--socket")
+            .arg(probed.socket()))
+    };
+    assert_eq!(member(&["--list"]).code, Some(0));
+    refused(
+        member(&["annad", "--for", "1h", "--reason", "x"]),
+        "only root may act",
+    );
+    assert_eq!(silences(&probed), [Value::Null; 0]);
 }
 
 #[test]
 fn what_does_not_belong_together_is_a_usage_error() {
-    let sandbox = Sandbox::new();
     for args in [
         &[][..],
         &["annad"],
@@ -130,7 +149,7 @@ fn what_does_not_belong_together_is_a_usage_error() {
         &["--list", "--for", "1h"],
         &["annad", "--for", "soon", "--reason", "x"],
     ] {
-        let output = ask(&sandbox, args);
+        let output = run(probe(&["silence"]).args(args));
         assert_eq!(output.code, Some(2), "{args:?}: {output:?}");
         assert_eq!(output.stderr.lines().count(), 1, "{args:?}: {output:?}");
     }
