@@ -160,7 +160,7 @@ fn what_a_daemon_said() {
     probed.ask_json(&["wait", "annad", "--ready", "--timeout", "10s"]);
     daemon.kill("KILL");
     daemon.wait_gone();
-    let crashed = || {
+    let crashed = |probed: &Probed| {
         probed.ask(&[
             "history",
             "--since",
@@ -172,17 +172,17 @@ fn what_a_daemon_said() {
             "--json",
         ])
     };
-    until("the crash is kept", || !crashed().stdout.is_empty());
-    let output = crashed();
+    until("the crash is kept", || !crashed(&probed).stdout.is_empty());
+    let output = crashed(&probed);
     let line: Value = serde_json::from_str(&output.stdout).expect("one line");
     assert_fits("lines", &line);
     assert_eq!(
         (&line["kind"], &line["state"]),
         (&"crashed".into(), &"opened".into())
     );
-    let told = |kind: &str| probed.ask(&["history", "--kind", kind]).stdout;
-    assert!(told("exit").contains(&format!("annad ({}) was killed by KILL", daemon.pid())));
+    let told = |probed: &Probed, kind: &str| probed.ask(&["history", "--kind", kind]).stdout;
+    assert!(told(&probed, "exit").contains(&format!("annad ({}) was killed by KILL", daemon.pid())));
     probed.stop();
-    assert_eq!(crashed().stdout, output.stdout);
-    assert!(told("ready").contains(&format!("annad ({}) is ready, generation 1", daemon.pid())));
+    assert_eq!(crashed(&probed).stdout, output.stdout);
+    assert!(told(&probed, "ready").contains(&format!("annad ({}) is ready, generation 1", daemon.pid())));
 }

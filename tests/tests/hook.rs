@@ -18,7 +18,7 @@ fn the_daemon_sends_it_unless_there_is_none() {
         "{tested}"
     );
     let output = |tested: &serde_json::Value| tested["output"].as_str().expect("text").to_owned();
-    let by_daemon = format!("for {}\n", probed.pid());
+    let by_daemon = format!("for {}\\n", probed.pid());
     assert!(output(&tested).starts_with(&by_daemon), "{tested}");
     assert!(output(&tested).contains("this is a test"), "{tested}");
 
