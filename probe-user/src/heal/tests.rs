@@ -161,7 +161,7 @@ fn nothing_is_done_where_nothing_is_declared_until_it_is() {
         scene.open(Kind::StaleSocket);
         scene.healing.reload(&config(
             &scene.dir,
-            &format!("heal = {{ {RESTART}, backoff = \"10ms..1s\" }}\n"),
+            &format!("pid_file = \"%/d.pid\"\nheal = {{ {RESTART}, backoff = \"10ms..1s\" }}\n"),
         ));
         assert_eq!(scene.action().await.what, ActionKind::Restart);
         assert_eq!(scene.ran(), ["1 stale-socket"]);
