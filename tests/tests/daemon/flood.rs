@@ -153,7 +153,7 @@ impl Served {
         let mut text = String::new();
         let socket = sandbox.path("probe.sock");
         let state = sandbox.path("state");
-        let _ = write!(text, "probe = {{ socket = {socket:?}, state_dir = {state:?} }}\n");
+        let _ = writeln!(text, "probe = {{ socket = {socket:?}, state_dir = {state:?} }}");
         for n in 0..SERVICES {
             let exe = sandbox.path(&format!("s{n}"));
             let _ = write!(
