@@ -140,11 +140,15 @@ impl Probed {
             .arg(&self.config)
             .args(tier());
         let fd = listener.as_raw_fd();
-        // SAFETY: dup2(2) is async-signal-safe and touches no memory.
+        // SAFETY: dup2(2) and fcntl(2) are async-signal-safe and touch no memory.
         unsafe {
-            command.pre_exec(move || match libc::dup2(fd, 3) {
-                3 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+            command.pre_exec(move || {
+                // dup2 leaves a descriptor alone that is there already, and that one would be closed.
+                let given = match fd {
+                    3 => libc::fcntl(3, libc::F_SETFD, 0) == 0,
+                    _ => libc::dup2(fd, 3) == 3,
+                };
+                given.then_some(()).ok_or_else(std::io::Error::last_os_error)
             });
         }
         command
@@ -282,9 +286,21 @@ impl Probed {
         serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {output:?}"))
     }
 
-    /// One service, as `probe status` tells it.
+    /// Everything, as its API tells it; `probe status` prints the same, and wants to read the configuration first.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let answer = self.http("GET", "/v1/services");
+        assert_eq!(answer.code, 200, "{answer:?}\n{}", self.log());
+        serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"))
+    }
+
+    /// One service of [`Self::status`].
     #[track_caller]
     pub fn service(&self, name: &str) -> serde_json::Value {
-        self.ask_json(&["status", name])["services"][0].take()
+        let answer = self.http("GET", &format!("/v1/services/{name}"));
+        assert_eq!(answer.code, 200, "{answer:?}\n{}", self.log());
+        let mut answer: serde_json::Value =
+            serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
+        answer["service"].take()
     }
 }

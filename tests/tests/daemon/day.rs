@@ -185,7 +185,7 @@ fn three_services_fail_and_everybody_knows() {
     let another = Service::new(&sandbox, "another");
     probed.declare(&format!("{config}{}", another.toml("")));
     until("the reload is through", || {
-        probed.ask_json(&["status"])["services"].as_array().map(Vec::len) == Some(4)
+        probed.status()["services"].as_array().map(Vec::len) == Some(4)
     });
     assert_eq!(verdicts(&probed), ["finding", "finding", "finding"]);
 

@@ -118,7 +118,7 @@ fn a_state_directory_that_cannot_be_is_named_and_stops_nothing() {
         &service.toml(""),
     );
     service.ready(&probed);
-    let status = probed.ask_json(&["status"]);
+    let status = probed.status();
     assert_eq!(status["probe"]["history"]["state"], "failing", "{status}");
     let said = probed.ask(&["status"]);
     assert!(

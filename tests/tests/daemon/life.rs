@@ -118,7 +118,7 @@ fn a_reload_is_all_or_nothing() {
     let probed = Probed::start(&sandbox, &one.toml(""));
     let daemon = one.ready(&probed);
     let names = || {
-        let status = probed.ask_json(&["status"]);
+        let status = probed.status();
         let services = status["services"].as_array().cloned().unwrap_or_default();
         services
             .iter()
@@ -128,7 +128,7 @@ fn a_reload_is_all_or_nothing() {
 
     probed.declare("[[service]]\nname = \"one\"\nlisten = [\"nowhere:1\"]\n");
     probed.expect_log("the configuration stays as it was");
-    let status = probed.ask_json(&["status"]);
+    let status = probed.status();
     let why = status["probe"]["reload_error"]
         .as_str()
         .unwrap_or_default()
@@ -149,7 +149,7 @@ fn a_reload_is_all_or_nothing() {
     until("the new service shows", || names() == ["one", "two"]);
     assert_eq!(probed.service("one")["main"]["pid"], daemon.pid(), "it goes on");
     assert_eq!(probed.service("one")["generation"], 1);
-    let status = probed.ask_json(&["status"]);
+    let status = probed.status();
     assert_eq!(status["probe"]["reload_error"], serde_json::Value::Null);
     two.ready(&probed);
 }

@@ -31,7 +31,9 @@ impl Service {
         Daemon::service(self.name, &self.exe, &more)
     }
 
+    /// Starts it; as daemons do, it removes what another one has left.
     pub(crate) fn start(&self) -> Daemon {
+        _ = fs::remove_file(&self.path);
         Daemon::at(&self.exe)
             .unix(&self.path)
             .on("TERM=clean")
@@ -71,10 +73,10 @@ pub(crate) fn noted(file: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// How a hook fares, as `probe status` tells.
+/// How a hook fares.
 #[track_caller]
 pub(crate) fn hook(probed: &Probed, name: &str) -> serde_json::Value {
-    let all = probed.ask_json(&["status"])["probe"]["hooks"].take();
+    let all = probed.status()["probe"]["hooks"].take();
     let found = all.as_array().into_iter().flatten().find(|h| h["hook"] == name);
     found
         .cloned()
