@@ -6,6 +6,7 @@
 mod ask;
 mod binaries;
 mod clock;
+mod control_group;
 mod daemon;
 pub mod faulty;
 mod io_uring;
@@ -25,6 +26,7 @@ mod watch;
 pub use ask::{Output, probe, run};
 pub use binaries::{faulty_binary, probe_binary};
 pub use clock::{Deadline, until};
+pub use control_group::ControlGroup;
 pub use daemon::{Daemon, Starter};
 pub use io_uring::io_uring;
 pub use log::{Actor, Finding, Line};

@@ -142,7 +142,7 @@ fn the_one_that_starts_the_service_and_looks_like_it() {
 
 #[test]
 fn another_unit_of_this_name() {
-    let Some(group) = crate::ending::Group::new("user@1000.service/probe-test-annad.service") else {
+    let Some(group) = probe_tests::ControlGroup::new("user@1000.service/probe-test-annad.service") else {
         return;
     };
     let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true");
