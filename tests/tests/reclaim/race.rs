@@ -98,7 +98,7 @@ fn no_live_socket_is_removed_and_no_stranger_is_signalled() {
         ..Service::named("pids")
     };
     let faulty = Daemon::install(&sandbox, "faulty");
-    let share = rounds().div_ceil(5);
+    let share = rounds().div_ceil(6);
     thread::scope(|scope| {
         let (counts, done) = (&counts, &done);
         for (i, path) in paths.iter().enumerate() {
@@ -109,12 +109,17 @@ fn no_live_socket_is_removed_and_no_stranger_is_signalled() {
             });
         }
         scope.spawn(|| recycle(&annad, &other, &pids.join("annad.pid"), counts, done));
-        // Two at a time of each.
+        // Two at a time of each, of which neither waits for the other: the lock is the service's.
+        let again = |service: &Service| Service {
+            name: format!("{} again", service.name),
+            ..service.clone()
+        };
+        let (sockets_again, pids_again) = (again(&of_sockets), again(&of_pids));
         let reclaimers: Vec<_> = [
-            (&of_sockets, share * 2),
-            (&of_sockets, share * 2),
-            (&of_pids, share),
-            (&of_pids, share),
+            (of_sockets, share * 2),
+            (sockets_again, share * 2),
+            (of_pids, share),
+            (pids_again, share),
         ]
         .into_iter()
         .map(|(service, rounds)| {
@@ -124,7 +129,7 @@ fn no_live_socket_is_removed_and_no_stranger_is_signalled() {
                     if done.load(Relaxed) {
                         break;
                     }
-                    round(service, &options, counts);
+                    round(&service, &options, counts);
                 }
             })
         })
