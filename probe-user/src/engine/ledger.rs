@@ -28,6 +28,8 @@ pub(super) struct AddressLedger {
     /// Holders that may belong to no service, to be named.
     pub(super) strangers: BTreeMap<ProcId, Process>,
     pub(super) path: Option<PathState>,
+    /// When the path was first read as it is.
+    pub(super) path_since: Option<Nanos>,
     pub(super) changes: VecDeque<Change>,
     /// The network namespace that the newest level was read in.
     pub(super) netns: Option<u32>,

@@ -280,6 +280,9 @@ impl Engine {
             })
             .map(|p| (p.id, p.clone()))
             .collect();
+        if ledger.path != state.path {
+            ledger.path_since = Some(at);
+        }
         ledger.path = state.path;
         let services = ledger.services.clone();
         let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();

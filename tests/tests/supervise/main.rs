@@ -1,9 +1,8 @@
-//! `probe run` and `probe exec`: what is started, kept, ended and told.
+//! `probe run` is killed and started again, and its children misbehave. `run` is about its ordinary ways.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod ending;
-mod exec;
 mod keeping;
 mod killed;
 mod ready;
@@ -43,7 +42,7 @@ impl Site {
         let exe = Daemon::install(&sandbox, "annad");
         let socket = sandbox.path("annad.sock");
         let text = format!(
-            "[probe]\nstate_dir = {:?}\nsocket = {:?}\n[limits]\nsleep = \"300ms\"\n[[service]]\nname = \"annad\"\n\
+            "[probe]\nstate_dir = {:?}\nsocket = {:?}\n[[service]]\nname = \"annad\"\n\
              exe = {exe:?}\n{more}\n",
             sandbox.path("state"),
             sandbox.path("probe.sock"),
@@ -129,7 +128,7 @@ fn row(state: &Path, service: &str) -> Row {
     Runs::open(state).unwrap().get(service).unwrap().unwrap()
 }
 
-/// A `probe run`, or a `probe exec`.
+/// A `probe run`.
 struct Running {
     proc: Proc,
     lines: Receiver<String>,

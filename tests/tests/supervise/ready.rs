@@ -23,29 +23,6 @@ fn hears(manager: &UnixDatagram) -> String {
 }
 
 #[test]
-fn it_is_ready_when_it_serves_every_declared_address() {
-    let site = Site::listening("");
-    let (manager, path) = manager(&site);
-    let mut command = site.command(&["annad", "--"]);
-    command.arg(&site.exe).args(["serve", "--on", "TERM=clean"]);
-    command.env("NOTIFY_SOCKET", &path);
-    let mut supervisor = site.start(command);
-    supervisor.child();
-    site.logs("ready pid=");
-    manager.set_nonblocking(true).unwrap();
-    assert!(manager.recv(&mut [0; 64]).is_err(), "it serves nothing yet");
-    manager.set_nonblocking(false).unwrap();
-
-    site.order(&format!("listen unix:{}", site.socket.display()));
-
-    supervisor.says("ready after");
-    assert_eq!(hears(&manager), "READY=1");
-    supervisor.signal(Signal::TERM);
-    assert_eq!(hears(&manager), "STOPPING=1");
-    supervisor.ends_with(0);
-}
-
-#[test]
 fn one_that_does_not_become_ready_is_started_again() {
     let site =
         Site::listening("ready_within = \"300ms\"\nheal = { backoff = \"10ms..10ms\", give_up_after = 2 }");

@@ -54,9 +54,11 @@ fn keep(args: &Run, config: &Config) -> anyhow::Result<Option<u8>> {
         if let Some(config) = &args.config {
             command.arg("--config").arg(config);
         }
-        // What is blocked here must not be there, nor in what is run there.
+        // Whatever it runs would start with them blocked, too, and never hear that it is to stop.
         // SAFETY: sigprocmask is async-signal-safe, and the closure touches nothing else.
-        unsafe { command.pre_exec(move || Ok(before.thread_set_mask()?)) };
+        unsafe {
+            command.pre_exec(move || Ok(before.thread_set_mask()?));
+        }
         let child = command
             .spawn()
             .with_context(|| format!("cannot resume {}", row.service))?;
