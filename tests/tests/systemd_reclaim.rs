@@ -1,23 +1,7 @@
 //! `ExecStartPre=+probe reclaim`: incident 1's script, with the real systemd.
 
-use std::{
-    io::Read,
-    os::unix::net::UnixStream,
-    time::{Duration, Instant},
-};
-
-use probe_tests::{Proc, Sandbox, Unit, probe_binary};
+use probe_tests::{Proc, Restarts, Sandbox, Unit, probe_binary};
 use rustix::process::Signal;
-
-const RESTARTS: u32 = 20;
-/// As the people in the incident had it.
-const CLIENT_WITHIN: Duration = Duration::from_secs(2);
-const AVERAGE_WITHIN: Duration = Duration::from_millis(500);
-
-#[expect(clippy::disallowed_methods, reason = "a client measures real time")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 /// The unit, and what systemd starts before it.
 fn unit(sandbox: &Sandbox, kill_mode: &str) -> Unit {
@@ -54,10 +38,9 @@ fn twenty_restarts_half_of_them_by_kill_9() {
     let sandbox = Sandbox::new();
     let unit = unit(&sandbox, "control-group");
     let socket = sandbox.path("annad.sock");
-    println!("| restart | how | client |\n| --- | --- | --- |");
-    let mut latencies = Vec::new();
+    let mut restarts = Restarts::default();
     let mut pid = unit.start();
-    for n in 1..=RESTARTS {
+    for n in 1..=Restarts::COUNT {
         let how = if n % 2 == 0 {
             Proc::adopt("annad", pid).signal(Signal::KILL);
             "kill -9"
@@ -69,27 +52,11 @@ fn twenty_restarts_half_of_them_by_kill_9() {
         let next = unit.ready();
         assert_ne!(next, pid);
         pid = next;
-        let from = now();
-        let mut client = UnixStream::connect(&socket).unwrap_or_else(|e| panic!("restart {n}: {e}"));
-        client
-            .set_read_timeout(Some(CLIENT_WITHIN))
-            .expect("a time limit");
-        unit.tell(&format!("accept unix:{}", socket.display()));
-        let mut answer = Vec::new();
-        if let Err(e) = client.read_to_end(&mut answer) {
-            panic!("restart {n}: {e}");
-        }
-        let latency = from.elapsed();
-        println!("| {n} | {how} | {} µs |", latency.as_micros());
-        latencies.push(latency);
+        restarts.ask(how, &socket, || {
+            unit.tell(&format!("accept unix:{}", socket.display()));
+        });
     }
-    let average = latencies.iter().sum::<Duration>() / RESTARTS;
-    println!(
-        "{}/{RESTARTS} sockets, no time-out, {} µs on average",
-        latencies.len(),
-        average.as_micros()
-    );
-    assert!(average < AVERAGE_WITHIN, "{average:?}");
+    restarts.judge();
     assert_eq!(unit.property("Result"), "success");
 }
 

@@ -58,7 +58,7 @@ fn rounds() -> u64 {
     env::var("PROBE_RACE_ROUNDS")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(600)
+        .unwrap_or(1000)
 }
 
 fn options(sandbox: &Sandbox) -> Options {
