@@ -6,6 +6,11 @@ use probe_tests::{ControlGroup, Daemon, Proc, free_port, kill, run, state, until
 
 use crate::{Reclaimed, Site};
 
+/// Tests run side by side, and a unit's name is all that its processes are told by.
+pub(crate) fn unit(name: &str) -> String {
+    format!("probe-test-{name}-{}.service", std::process::id())
+}
+
 fn pids(text: &str) -> Vec<Proc> {
     text.split(' ')
         .map(|p| Proc::adopt("a child", p.parse().unwrap()))
@@ -134,10 +139,11 @@ fn one_that_nothing_ends_is_told() {
 
 #[test]
 fn an_orphan_in_a_session_of_its_own_is_found_by_the_unit() {
-    let Some(group) = ControlGroup::new("probe-test-annad.service") else {
+    let unit = unit("session");
+    let Some(group) = ControlGroup::new(&unit) else {
         return;
     };
-    let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true");
+    let site = Site::new(&format!("unit = {unit:?}\nsingleton = true"));
     let mut daemon = site.start();
     group.add(daemon.pid());
     let orphan = pids(&daemon.tell("fork-away"));
@@ -151,11 +157,14 @@ fn an_orphan_in_a_session_of_its_own_is_found_by_the_unit() {
 
 #[test]
 fn an_orphan_that_ignores_term_goes_with_its_group() {
-    let Some(group) = ControlGroup::new("probe-test-annad.service") else {
+    let unit = unit("ignorant");
+    let Some(group) = ControlGroup::new(&unit) else {
         return;
     };
-    let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true\nstop_within = \"300ms\"")
-        .without_first_stop_within();
+    let site = Site::new(&format!(
+        "unit = {unit:?}\nsingleton = true\nstop_within = \"300ms\""
+    ))
+    .without_first_stop_within();
     let mut daemon = site.starter().on("TERM=ignore").start();
     group.add(daemon.pid());
     let orphan = pids(&daemon.tell("fork-away"));
@@ -164,18 +173,21 @@ fn an_orphan_that_ignores_term_goes_with_its_group() {
         .is_clear()
         .ended(2)
         .killed(2)
-        .says("kill-group", "probe-test-annad.service");
+        .says("kill-group", &unit);
 
     assert!(!daemon.process().is_alive() && !orphan[0].is_alive());
 }
 
 #[test]
 fn a_group_that_holds_ourselves_is_not_killed_as_a_whole() {
-    let Some(group) = ControlGroup::new("probe-test-annad.service") else {
+    let unit = unit("own");
+    let Some(group) = ControlGroup::new(&unit) else {
         return;
     };
-    let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true\nstop_within = \"300ms\"")
-        .without_first_stop_within();
+    let site = Site::new(&format!(
+        "unit = {unit:?}\nsingleton = true\nstop_within = \"300ms\""
+    ))
+    .without_first_stop_within();
     let mut daemon = site.starter().on("TERM=ignore").start();
     group.add(daemon.pid());
     let orphan = pids(&daemon.tell("fork-away"));
