@@ -22,30 +22,32 @@ impl Engine {
         let at = self.at;
         for (a, certain) in self.declared_as(address, netns) {
             if !certain {
-                self.settle_soon(&a);
+                self.settle_soon(a);
                 continue;
             }
             let seq = self.next_seq();
-            let Some(ledger) = self.addresses.get_mut(&a) else {
+            let (Some(declared), Some(ledger)) =
+                (self.addresses.address(a).cloned(), self.addresses.get_mut(a))
+            else {
                 continue;
             };
             // The directory tells of the new name too.
-            let news = match inode.filter(|_| error.is_none() && a.address.path().is_some()) {
+            let news = match inode.filter(|_| error.is_none() && declared.path().is_some()) {
                 Some(inode) => ledger.note_bound(inode, process.id, at),
                 None => true,
             };
             for s in ledger.services.clone() {
                 if news {
-                    self.show_bind(s, seq, &a.address, &process, error);
+                    self.show_bind(s, seq, &declared, &process, error);
                 }
                 let service = &self.services[s];
                 let own = !service.decl.has_selector() || service.members.contains_key(&process.id);
                 if own {
-                    self.note_bind(s, &a.address, &process, error, seq);
+                    self.note_bind(s, &declared, &process, error, seq);
                 }
                 self.touched.insert(s);
             }
-            self.settle_soon(&a);
+            self.settle_soon(a);
         }
     }
 
@@ -86,6 +88,7 @@ impl Engine {
                 service.refused.remove(address);
             }
             Some(errno) => {
+                self.refused.entry(process.id).or_default().insert(s);
                 let process = process.clone();
                 // When it began stays, however often one process tries.
                 match service.refused.get_mut(address) {
@@ -106,7 +109,10 @@ impl Engine {
 
     /// A process ended: what it could not bind is not missing any more.
     pub(super) fn forget_refused(&mut self, id: ProcId) {
-        for (s, service) in self.services.iter_mut().enumerate() {
+        for s in self.refused.remove(&id).unwrap_or_default() {
+            let Some(service) = self.services.get_mut(s) else {
+                continue;
+            };
             let before = service.refused.len();
             service.refused.retain(|_, r| r.process.id != id);
             if service.refused.len() < before {

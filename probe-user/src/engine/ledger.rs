@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    address::Site,
     clock::Nanos,
     event::{
         Actor, AddressState, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState,
     },
 };
+
+use super::addresses::{Addresses, Place};
 
 /// Path changes and dead sockets remembered per address.
 pub(super) const KEPT: usize = 8;
@@ -17,7 +18,7 @@ pub(super) const KEPT: usize = 8;
 pub(super) struct AddressLedger {
     /// Services that declare it.
     pub(super) services: Vec<usize>,
-    pub(super) live: BTreeMap<SocketId, Entry>,
+    pub(super) live: BTreeMap<SocketId, Box<Entry>>,
     /// Inodes of sockets whose beginning an edge has told: the level tells of them no more.
     pub(super) told: VecDeque<u64>,
     /// The socket of a bind that an edge has told: the name that appears with it is no news.
@@ -25,8 +26,8 @@ pub(super) struct AddressLedger {
     /// The last name that was told to appear without its bind being known, and who made it.
     pub(super) named: Option<(Nanos, Option<ProcId>)>,
     pub(super) dead: VecDeque<Dead>,
-    /// Holders that may belong to no service, to be named.
-    pub(super) strangers: BTreeMap<ProcId, Process>,
+    /// Holders that may belong to no service, to be named. Sorted.
+    pub(super) strangers: Vec<Process>,
     pub(super) path: Option<PathState>,
     pub(super) changes: VecDeque<Change>,
     /// The network namespace that the newest level was read in.
@@ -53,45 +54,47 @@ pub(super) struct Bound {
 /// Where a socket or a holder was seen: at no fewer addresses than it is at. Made anew with every snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
-    by_inode: BTreeMap<u64, BTreeSet<Site>>,
-    by_holder: BTreeMap<ProcId, BTreeSet<Site>>,
+    by_inode: BTreeSet<(u64, Place)>,
+    by_holder: BTreeSet<(ProcId, Place)>,
 }
 
 impl Sightings {
-    pub(super) fn note(&mut self, address: &Site, socket: &Socket) {
-        let at = self.by_inode.entry(socket.inode).or_default();
-        if !at.contains(address) {
-            at.insert(address.clone());
-        }
+    pub(super) fn note(&mut self, address: Place, socket: &Socket) {
+        self.by_inode.insert((socket.inode, address));
         for h in &socket.holders {
-            let at = self.by_holder.entry(h.process).or_default();
-            if !at.contains(address) {
-                at.insert(address.clone());
-            }
+            self.by_holder.insert((h.process, address));
         }
     }
 
-    pub(super) fn renew(&mut self, addresses: &BTreeMap<Site, AddressLedger>) {
+    pub(super) fn renew(&mut self, addresses: &Addresses) {
         self.by_inode.clear();
         self.by_holder.clear();
-        for (address, ledger) in addresses {
+        for (address, _, ledger) in addresses.iter() {
             for e in ledger.live.values() {
                 self.note(address, &e.socket);
             }
         }
     }
 
-    pub(super) fn of_inode(&self, inode: u64) -> Vec<Site> {
-        self.by_inode.get(&inode).into_iter().flatten().cloned().collect()
+    pub(super) fn forget_inode(&mut self, inode: u64) -> Vec<Place> {
+        forget(&mut self.by_inode, inode)
     }
 
-    pub(super) fn forget_inode(&mut self, inode: u64) {
-        self.by_inode.remove(&inode);
+    pub(super) fn forget_holder(&mut self, id: ProcId) -> Vec<Place> {
+        forget(&mut self.by_holder, id)
     }
+}
 
-    pub(super) fn forget_holder(&mut self, id: &ProcId) -> BTreeSet<Site> {
-        self.by_holder.remove(id).unwrap_or_default()
+fn forget<T: Copy + Ord>(seen: &mut BTreeSet<(T, Place)>, what: T) -> Vec<Place> {
+    let places: Vec<Place> = seen
+        .range((what, Place::FIRST)..)
+        .take_while(|(other, _)| *other == what)
+        .map(|(_, place)| *place)
+        .collect();
+    for place in &places {
+        seen.remove(&(what, *place));
     }
+    places
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -182,10 +185,17 @@ impl AddressLedger {
         }
     }
 
+    /// A holder of one of its sockets, as it was last seen.
+    pub(super) fn stranger(&self, id: &ProcId) -> Option<&Process> {
+        let found = self.strangers.binary_search_by_key(id, |p| p.id).ok()?;
+        self.strangers.get(found)
+    }
+
     /// Listeners that somebody who asks for the address reaches.
     pub(super) fn serving(&self) -> impl Iterator<Item = &Entry> {
         self.live
             .values()
+            .map(Box::as_ref)
             .filter(|e| e.is_listening() && self.leads_to(&e.socket))
     }
 
@@ -294,7 +304,7 @@ impl AddressLedger {
         };
         let same_socket =
             |s: &Socket| s.head.is_none() && self.live.get(&s.id).is_some_and(|e| e.socket == *s);
-        let known = |p: &Process| self.strangers.get(&p.id).is_none_or(|known| known == p);
+        let known = |p: &Process| self.stranger(&p.id).is_none_or(|known| known == p);
         state.error.is_none()
             && self.path == state.path
             && self.netns == state.netns

@@ -179,9 +179,9 @@ impl Engine {
         // Notifications overtake the kernel's records: what it did may have been told before it was.
         let (mut held_address, mut cleaned_up) = (false, false);
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         for c in ledgers
             .flat_map(|l| &l.changes)
             .filter(|c| c.actor.as_ref().is_some_and(|a| a.id == id))
@@ -205,7 +205,7 @@ impl Engine {
             service.next_instance += 1;
             service.next_instance
         });
-        let entry = service.instances.entry(instance).or_insert_with(|| Instance {
+        let entry = service.instances.entry(instance).or_insert_with(|| Box::new(Instance {
             root: process.clone(),
             living: BTreeSet::new(),
             qualified: None,
@@ -213,7 +213,7 @@ impl Engine {
             of_unit: false,
             asked: BTreeSet::new(),
             seq,
-        });
+        }));
         entry.living.insert(id);
         if children.iter().any(|(_, i)| *i == instance) && entry.root.parent == Some(id) {
             entry.root = process.clone();
@@ -231,7 +231,7 @@ impl Engine {
         }
         service.members.insert(
             id,
-            Member {
+            Box::new(Member {
                 process: process.clone(),
                 instance,
                 joined: at,
@@ -246,7 +246,7 @@ impl Engine {
                 oom: None,
                 held_address,
                 cleaned_up,
-            },
+            }),
         );
         for other in merged {
             service.merge_instances(instance, other);
@@ -267,9 +267,9 @@ impl Engine {
     pub(super) fn qualify(&mut self, s: usize) {
         let (now, at) = (self.now, self.at);
         let holders: BTreeSet<ProcId> = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a))
+            .filter_map(|a| self.addresses.get(*a))
             .flat_map(|l| {
                 l.live
                     .values()
@@ -331,7 +331,7 @@ impl Engine {
     fn choose_main(&mut self, s: usize, holders: &BTreeSet<ProcId>) {
         let service = &self.services[s];
         // The oldest first.
-        let roots = || service.family.roots().filter_map(|id| service.members.get(&id));
+        let roots = || service.family.roots().filter_map(|id| service.member(&id));
         let counts = |m: &&Member| {
             service
                 .instances
@@ -341,7 +341,7 @@ impl Engine {
         let named = service
             .named_by_unit()
             .or_else(|| service.named_by_pid_file())
-            .and_then(|id| service.members.get(&id));
+            .and_then(|id| service.member(&id));
         let by_unit_or_pid = || {
             let selects = |m: &&Member| {
                 service.decl.unit.is_some() && m.process.unit == service.decl.unit
@@ -451,8 +451,8 @@ impl Engine {
         for (s, elsewhere) in services.into_iter().zip(elsewhere) {
             self.end_member(s, &process, status, listeners, elsewhere);
         }
-        for a in self.sightings.forget_holder(&id) {
-            let Some(ledger) = self.addresses.get_mut(&a) else {
+        for a in self.sightings.forget_holder(id) {
+            let Some(ledger) = self.addresses.get_mut(a) else {
                 continue;
             };
             let mut held = false;
@@ -461,7 +461,7 @@ impl Engine {
                 held = true;
             }
             if held {
-                self.settle_soon(&a);
+                self.settle_soon(a);
             }
         }
     }
@@ -691,9 +691,9 @@ impl Engine {
     /// Inodes of live sockets of the service's addresses that the process holds.
     fn held_by(&self, s: usize, id: &ProcId) -> Vec<u64> {
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         ledgers
             .flat_map(|l| {
                 l.live
@@ -708,9 +708,9 @@ impl Engine {
     pub(super) fn listeners_closed_since(&self, s: usize, since: Nanos) -> Option<Nanos> {
         let ledgers = || {
             self.services[s]
-                .sites
+                .places
                 .iter()
-                .filter_map(|a| self.addresses.get(a))
+                .filter_map(|a| self.addresses.get(*a))
         };
         if ledgers().any(|l| {
             l.live
@@ -729,9 +729,9 @@ impl Engine {
     /// Inodes of all sockets of the service's addresses that are remembered, live or dead.
     fn known_sockets(&self, s: usize) -> BTreeSet<u64> {
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         ledgers
             .flat_map(|l| {
                 l.live
@@ -745,9 +745,9 @@ impl Engine {
     /// Whether a living process other than this one holds a socket that it holds.
     fn others_hold(&self, s: usize, id: &ProcId) -> bool {
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         ledgers
             .flat_map(|l| l.live.values())
             .filter(|e| e.is_held_by(id))

@@ -13,7 +13,7 @@ use super::{
     finding::EventKind,
     process::Met,
     show::describe,
-    state::{Ask, Asked, Instance, SIGNALS_KEPT, SignalFact},
+    state::{Ask, Asked, SIGNALS_KEPT, SignalFact},
 };
 
 impl Engine {
@@ -59,8 +59,7 @@ impl Engine {
         // A member of another instance that counts has taken over, and stops its predecessor.
         let from_outside = sent.actor.as_ref().is_some_and(|a| {
             service.members.get(&a.id).is_none_or(|sender| {
-                let counts = |i: &Instance| i.qualified.is_some();
-                sender.instance != m.instance && service.instances.get(&sender.instance).is_some_and(counts)
+                sender.instance != m.instance && service.instances.get(&sender.instance).is_some_and(|i| i.qualified.is_some())
             })
         });
         // A signal that is ignored asks nothing: what ends the process later is something else.

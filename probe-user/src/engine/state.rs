@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    address::{Address, Site},
+    address::Address,
     clock::Nanos,
     config::Service,
     event::{
@@ -12,7 +12,7 @@ use crate::{
     signal::Signal,
 };
 
-use super::{family::Family, verdict::Open};
+use super::{addresses::Place, family::Family, verdict::Open};
 
 /// Signals remembered for a living member: enough for a sender, its repetition and what it led to.
 pub(super) const SIGNALS_KEPT: usize = 8;
@@ -243,12 +243,13 @@ impl End {
 pub(super) struct ServiceState {
     pub(super) decl: Service,
     /// The declared addresses, in the order of the declaration.
-    pub(super) sites: Vec<Site>,
-    pub(super) members: BTreeMap<ProcId, Member>,
+    pub(super) places: Vec<Place>,
+    /// Boxed, as are other large things in maps that hold few: a map has room for eleven at least.
+    pub(super) members: BTreeMap<ProcId, Box<Member>>,
     pub(super) family: Family,
     /// There was more of it than may be remembered: it is not judged until a snapshot fits.
     pub(super) over: bool,
-    pub(super) instances: BTreeMap<u32, Instance>,
+    pub(super) instances: BTreeMap<u32, Box<Instance>>,
     pub(super) next_instance: u32,
     pub(super) main: Option<Main>,
     /// Lives of the main process so far.
@@ -297,10 +298,10 @@ pub(super) struct RefusedBind {
 }
 
 impl ServiceState {
-    pub(super) fn new(decl: Service, sites: Vec<Site>) -> Self {
+    pub(super) fn new(decl: Service, places: Vec<Place>) -> Self {
         Self {
             decl,
-            sites,
+            places,
             members: BTreeMap::new(),
             family: Family::default(),
             over: false,
@@ -333,11 +334,15 @@ impl ServiceState {
         self.instances
             .iter()
             .filter(|(_, i)| i.qualified.is_some())
-            .map(|(n, i)| (*n, i))
+            .map(|(n, i)| (*n, &**i))
     }
 
     pub(super) fn main_member(&self) -> Option<&Member> {
-        self.members.get(&self.main.as_ref()?.id)
+        self.member(&self.main.as_ref()?.id)
+    }
+
+    pub(super) fn member(&self, id: &ProcId) -> Option<&Member> {
+        self.members.get(id).map(Box::as_ref)
     }
 
     /// A stop was asked of the main process's instance and is not over.

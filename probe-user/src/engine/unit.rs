@@ -94,7 +94,7 @@ impl Engine {
         let Some(job) = state.job.as_ref().filter(|j| j.stops()) else {
             // It was cancelled.
             if state.active_state == "active" {
-                let by_job = |(id, m): (&ProcId, &Member)| {
+                let by_job = |(id, m): (&ProcId, &Box<Member>)| {
                     Some(*id).filter(|_| m.asked.as_ref().is_some_and(Asked::by_job))
                 };
                 for id in service.members.iter().filter_map(by_job).collect::<Vec<_>>() {

@@ -9,6 +9,7 @@ use crate::{
 
 use super::{
     Effect, Engine,
+    addresses::Place,
     finding::{Finding, FindingState, Kind, Severity},
     rules,
 };
@@ -223,12 +224,12 @@ impl Engine {
         else {
             return;
         };
-        let served = |a| {
+        let served = |a: &Place| {
             self.addresses
-                .get(a)
+                .get(*a)
                 .is_some_and(|l| l.serving().next().is_some())
         };
-        if !service.sites.iter().all(served) {
+        if !service.places.iter().all(served) {
             return;
         }
         let (process, generation) = (main.process.clone(), service.generation);

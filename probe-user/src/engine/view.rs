@@ -168,11 +168,10 @@ impl Engine {
             generation: service.generation,
             ready: service.ready,
             listeners: service
-                .sites
+                .places
                 .iter()
-                .map(|site| match self.addresses.get(site) {
-                    Some(ledger) => self.listener(&site.address, ledger),
-                    None => ListenerView::unknown(&site.address),
+                .filter_map(|place| {
+                    Some(self.listener(self.addresses.address(*place)?, self.addresses.get(*place)?))
                 })
                 .collect(),
             pid_file: service.decl.pid_file.clone(),
@@ -199,7 +198,7 @@ impl Engine {
         // Whom somebody reaches counts for more than what is only there.
         let entry = ledger.serving().next().or_else(|| {
             let leads = ledger.live.values().filter(|e| ledger.leads_to(&e.socket));
-            leads.chain(ledger.live.values()).next()
+            leads.chain(ledger.live.values()).next().map(Box::as_ref)
         });
         let Some(entry) = entry else {
             let state = match ledger.path {
@@ -238,7 +237,7 @@ impl Engine {
         holders
             .clone()
             .find_map(|id| member(&id))
-            .or_else(|| holders.clone().find_map(|id| ledger.strangers.get(&id).cloned()))
+            .or_else(|| holders.clone().find_map(|id| ledger.stranger(&id).cloned()))
     }
 }
 

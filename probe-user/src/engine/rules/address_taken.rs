@@ -44,15 +44,14 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .socket
             .holders
             .iter()
-            .find_map(|h| ledger.strangers.get(&h.process))
+            .find_map(|h| ledger.stranger(&h.process))
         else {
             continue;
         };
         // Socket activation: it listens for the service.
         let of_manager = |h: &Holder| {
             ledger
-                .strangers
-                .get(&h.process)
+                .stranger(&h.process)
                 .is_some_and(membership::is_service_manager)
         };
         if entry.socket.holders.iter().any(of_manager) {

@@ -75,7 +75,7 @@ impl World {
 
     /// As when probe began while this was so.
     pub(super) fn snapshot(&mut self, reason: SnapshotReason) {
-        let addresses: Vec<Site> = self.engine.addresses.keys().cloned().collect();
+        let addresses: Vec<Site> = self.engine.addresses.iter().map(|(_, site, _)| site.clone()).collect();
         let snapshot = Snapshot {
             began: self.now,
             reason,
