@@ -82,7 +82,7 @@ impl Engine {
                     .is_none_or(|p| self.member_of.get(&p.id).is_some_and(|v| v.contains(&s)))
             {
                 *read_at = at;
-                if let Some(p) = state.process.clone() {
+                if let Some(p) = &state.process {
                     joined |= self.meet(p, Met::Level);
                 }
                 continue;
@@ -98,7 +98,7 @@ impl Engine {
                 self.services[s].pid_file.as_ref().map_or(0, |p| p.2)
             };
             if let Some(p) = state.process.clone() {
-                joined |= self.meet(p.clone(), Met::Level);
+                joined |= self.meet(&p, Met::Level);
                 if !self.services[s].decl.has_selector() && ServiceState::pid_file_is_about(&state, &p) {
                     joined |= self.join(s, p, Met::Level);
                 }

@@ -15,6 +15,7 @@ use super::{
     Due, Effect, Engine,
     bounds::Bound,
     finding::EventKind,
+    ledger::AddressLedger,
     membership,
     show::describe,
     state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
@@ -69,7 +70,7 @@ const HEEDING: u32 = 8;
 impl Engine {
     pub(super) fn on_exec(&mut self, process: Process) {
         let id = process.id;
-        self.meet(process.clone(), Met::Edge);
+        self.meet(&process, Met::Edge);
         let Some(services) = self.member_of.get(&id).cloned() else {
             // An interpreter that runs something else, or another file of the same inode number.
             self.effects.push(Effect::Forget(id));
@@ -106,7 +107,7 @@ impl Engine {
     }
 
     pub(super) fn on_fork(&mut self, child: Process) {
-        self.meet(child.clone(), Met::Edge);
+        self.meet(&child, Met::Edge);
         let Some(services) = self.member_of.get(&child.id).cloned() else {
             // Its parent is none of ours any more, or there are too many.
             self.effects.push(Effect::Forget(child.id));
@@ -123,18 +124,14 @@ impl Engine {
     }
 
     /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
-    pub(super) fn meet(&mut self, process: Process, met: Met) -> bool {
-        if self.ended.contains(&process.id) || met == Met::Level && self.knows_all_of(&process) {
+    pub(super) fn meet(&mut self, process: &Process, met: Met) -> bool {
+        if self.ended.contains(&process.id) || self.knows_all_of(process) {
             return false;
         }
         let mut joined = false;
-        let mine: BTreeSet<usize> = self
-            .member_of
-            .get(&process.id)
-            .map(|v| v.iter().copied().collect())
-            .unwrap_or_default();
+        let mine = self.member_of.get(&process.id).cloned().unwrap_or_default();
         for s in &mine {
-            self.services[*s].learn(&process);
+            self.services[*s].learn(process);
             self.touched.insert(*s);
         }
         let inherited: Vec<usize> = process
@@ -142,11 +139,11 @@ impl Engine {
             .and_then(|p| self.member_of.get(&p))
             .cloned()
             .unwrap_or_default();
-        let mut candidates = self.index.candidates(&process);
-        candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), &process));
+        let mut candidates = self.index.candidates(process);
+        candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), process));
         candidates.extend(inherited);
-        for s in candidates.difference(&mine) {
-            joined |= self.join(*s, process.clone(), met);
+        for s in candidates.into_iter().filter(|s| !mine.contains(s)) {
+            joined |= self.join(s, process.clone(), met);
         }
         joined
     }
@@ -270,11 +267,7 @@ impl Engine {
             .places
             .iter()
             .filter_map(|a| self.addresses.get(*a))
-            .flat_map(|l| {
-                l.live
-                    .values()
-                    .flat_map(|e| e.socket.holders.iter().map(|h| h.process))
-            })
+            .flat_map(AddressLedger::holders)
             .collect();
         let service = &mut self.services[s];
         for id in &holders {
@@ -441,7 +434,7 @@ impl Engine {
         }
         // A process can end before anything else was heard of it.
         if !self.member_of.contains_key(&id) {
-            self.meet(process.clone(), Met::Edge);
+            self.meet(&process, Met::Edge);
         }
         self.ended.insert(id);
         self.forget_refused(id);
@@ -530,11 +523,12 @@ impl Engine {
             .instances
             .get(&m.instance)
             .is_some_and(|i| !i.living.is_empty());
-        // What never counted as an instance was a tool run or a start that failed: nothing of the service ended.
+        // What never counted as an instance was a tool run or a start that failed: nothing of the service ended. What came
+        // to count after it was counts for others.
         let counted = service
             .instances
             .get(&m.instance)
-            .is_some_and(|i| i.qualified.is_some());
+            .is_some_and(|i| i.qualified.is_some_and(|since| m.held_address || since <= at));
         // The main process of this life has ended before: those that follow it end for the same reason.
         let followed = service
             .last_end

@@ -19,7 +19,7 @@ use super::{
 impl Engine {
     pub(super) fn on_signal(&mut self, sent: SignalSent) {
         // A signal can reach a child before the fork is told.
-        self.meet(sent.target.clone(), Met::Edge);
+        self.meet(&sent.target, Met::Edge);
         let id = sent.target.id;
         for s in self.member_of.get(&id).cloned().unwrap_or_default() {
             let seq = self.next_seq();

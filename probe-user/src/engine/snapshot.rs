@@ -14,7 +14,7 @@ impl Engine {
         let settles = !self.joined || self.blind.is_some() || snapshot.reason == SnapshotReason::Loss;
         let seen: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
         let mut joined = false;
-        for p in snapshot.processes {
+        for p in &snapshot.processes {
             joined |= self.meet(p, Met::Level);
         }
         for a in snapshot.addresses {

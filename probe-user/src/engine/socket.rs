@@ -261,11 +261,16 @@ impl Engine {
         if ledger.is_older_than_known(at) {
             return false;
         }
-        if ledger.is_unchanged(&state) {
+        let is_member = |p: &Process| {
+            let of = self.member_of.get(&p.id).into_iter().flatten();
+            of.into_iter().any(|s| ledger.services.contains(s))
+        };
+        let known = |p: &Process| is_member(p) || ledger.stranger(&p.id).is_some_and(|known| known == p);
+        if ledger.is_unchanged(&state) && state.processes.iter().all(known) {
             ledger.read_at = Some(at);
             // Of services without a selector the holders are members since they were first seen.
             let mut joined = false;
-            for p in state.processes {
+            for p in &state.processes {
                 joined |= self.meet(p, Met::Level);
             }
             return joined;
@@ -277,18 +282,6 @@ impl Engine {
         }
         ledger.read_at = Some(at);
         ledger.netns = state.netns;
-        ledger.strangers = state
-            .processes
-            .iter()
-            .filter(|p| {
-                state
-                    .sockets
-                    .iter()
-                    .any(|s| s.holders.iter().any(|h| h.process == p.id))
-            })
-            .cloned()
-            .collect();
-        ledger.strangers.sort_unstable_by_key(|p| p.id);
         ledger.path = state.path;
         let services = ledger.services.clone();
         let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();
@@ -302,11 +295,20 @@ impl Engine {
             self.bury(address, id, at);
         }
         let mut joined = false;
+        let mut strangers = Vec::new();
         for p in state.processes {
-            joined |= self.meet(p.clone(), Met::Level);
+            joined |= self.meet(&p, Met::Level);
             for s in &services {
                 joined |= self.hold_if_holder(*s, &p, address, &state.sockets);
             }
+            let is_member = services.iter().any(|s| self.services[*s].members.contains_key(&p.id));
+            if !is_member && holds_one_of(&state.sockets, &p) {
+                strangers.push(p);
+            }
+        }
+        if let Some(ledger) = self.addresses.get_mut(address) {
+            strangers.sort_unstable_by_key(|p| p.id);
+            ledger.strangers = strangers;
         }
         for socket in state.sockets {
             self.take_socket(address, socket, at);
@@ -593,6 +595,10 @@ impl Engine {
             self.clear_timer(due);
         }
     }
+}
+
+fn holds_one_of(sockets: &[Socket], p: &Process) -> bool {
+    sockets.iter().any(|s| s.holders.iter().any(|h| h.process == p.id))
 }
 
 pub(super) fn in_flight(e: &Entry) -> bool {

@@ -38,7 +38,7 @@ impl Engine {
             // A unit's main process is in the unit, also where its cgroup's name could not be read.
             p.unit.get_or_insert_with(|| state.unit.clone());
             // Its children may have been missed until the kernel was told to follow it.
-            if self.meet(p.clone(), Met::Level) && self.joined {
+            if self.meet(p, Met::Level) && self.joined {
                 self.effects.push(Effect::Resync(SnapshotReason::Interval));
             }
         }

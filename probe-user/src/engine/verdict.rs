@@ -85,6 +85,9 @@ impl Engine {
     }
 
     fn turn(&mut self, s: usize, conditions: Vec<Condition>) {
+        if conditions.is_empty() && self.services[s].open.is_empty() {
+            return;
+        }
         let name = self.services[s].decl.name.clone();
         let mut holding: BTreeMap<Key, Condition> =
             conditions.into_iter().map(|c| (c.key.clone(), c)).collect();

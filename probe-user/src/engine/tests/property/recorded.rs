@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    time::Duration,
 };
 
 use crate::{
@@ -90,6 +91,9 @@ fn swapped(mut entries: Vec<Entry>, from: usize) -> Vec<Entry> {
     entries
 }
 
+/// How long it may take from reading something of the host until it is told.
+const READING: Duration = Duration::from_millis(20);
+
 /// What was read of the host is told some entries later than it was: what happened meanwhile is newer, and known already.
 fn late(mut entries: Vec<Entry>, by: usize) -> Vec<Entry> {
     for i in (0..entries.len()).rev() {
@@ -101,7 +105,9 @@ fn late(mut entries: Vec<Entry>, by: usize) -> Vec<Entry> {
         for j in i..to {
             let (read, next) = (&entries[j].event, &entries[j + 1].event);
             // What happened before it was read was told before it.
-            let passes = is_level && next.time_source == TimeSource::Kernel && next.at > read.at;
+            let passes = is_level && next.time_source == TimeSource::Kernel
+                && next.at > read.at
+                && next.at <= read.at + READING;
             if !passes {
                 break;
             }
