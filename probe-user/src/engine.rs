@@ -24,6 +24,7 @@ mod handover;
 mod heal;
 mod heartbeat;
 mod index;
+mod late;
 mod ledger;
 mod look;
 pub mod membership;
@@ -71,6 +72,8 @@ pub struct Engine {
     /// Processes that have ended: an identity never comes back.
     ended: Tombstones,
     sightings: Sightings,
+    /// Processes of the snapshot that is being taken: what it tells of them elsewhere is no news.
+    listed: BTreeSet<ProcId>,
     /// Addresses that this event has asked to look at.
     settling: BTreeSet<Place>,
     /// What there was more of than may be remembered, since when.
@@ -117,6 +120,7 @@ impl Engine {
             refused: BTreeMap::new(),
             ended: Tombstones::new(config.probe.bounds.ended.get() as usize),
             sightings: Sightings::default(),
+            listed: BTreeSet::new(),
             settling: BTreeSet::new(),
             over: BTreeMap::new(),
             addresses,

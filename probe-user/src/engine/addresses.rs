@@ -17,8 +17,8 @@ impl Place {
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     all: Vec<(Site, AddressLedger)>,
-    /// Only asked, never walked over.
-    places: HashMap<Site, Place>,
+    /// By address, and who means it so. Only asked, never walked over.
+    places: HashMap<Address, Vec<(Option<String>, Place)>>,
 }
 
 impl Addresses {
@@ -27,14 +27,12 @@ impl Addresses {
         let mut known: Vec<&Site> = sites.iter().flatten().collect();
         known.sort_unstable();
         known.dedup();
-        let places = (0..).map(Place).zip(&known);
-        let mut addresses = Self {
-            places: places.map(|(place, site)| ((*site).clone(), place)).collect(),
-            all: known
-                .into_iter()
-                .map(|site| (site.clone(), AddressLedger::default()))
-                .collect(),
-        };
+        let mut addresses = Self::default();
+        for (place, site) in (0..).map(Place).zip(known) {
+            let alike = addresses.places.entry(site.address.clone()).or_default();
+            alike.push((site.of.clone(), place));
+            addresses.all.push((site.clone(), AddressLedger::default()));
+        }
         for (service, sites) in sites.iter().enumerate() {
             for place in addresses.places_of(sites) {
                 if let Some(ledger) = addresses.get_mut(place) {
@@ -45,12 +43,18 @@ impl Addresses {
         addresses
     }
 
-    pub(super) fn place(&self, site: &Site) -> Option<Place> {
-        self.places.get(site).copied()
+    pub(super) fn place(&self, address: &Address, of: Option<&str>) -> Option<Place> {
+        let alike = self.places.get(address)?;
+        let found = alike.iter().find(|(who, _)| who.as_deref() == of)?;
+        Some(found.1)
+    }
+
+    pub(super) fn place_of(&self, site: &Site) -> Option<Place> {
+        self.place(&site.address, site.of.as_deref())
     }
 
     pub(super) fn places_of(&self, sites: &[Site]) -> Vec<Place> {
-        sites.iter().filter_map(|site| self.place(site)).collect()
+        sites.iter().filter_map(|site| self.place_of(site)).collect()
     }
 
     pub(super) fn get(&self, place: Place) -> Option<&AddressLedger> {
@@ -75,7 +79,9 @@ impl Addresses {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Place, &Site, &AddressLedger)> {
         let places = (0..).map(Place);
-        places.zip(&self.all).map(|(place, (site, ledger))| (place, site, ledger))
+        places
+            .zip(&self.all)
+            .map(|(place, (site, ledger))| (place, site, ledger))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Site, &mut AddressLedger)> {
@@ -85,7 +91,7 @@ impl Addresses {
     #[cfg(test)]
     pub(super) fn of(&self, site: &str) -> &AddressLedger {
         let site: Site = site.parse().expect("an address");
-        let place = self.place(&site).expect("it is declared");
+        let place = self.place_of(&site).expect("it is declared");
         self.get(place).expect("it has a ledger")
     }
 }

@@ -1,11 +1,13 @@
 //! Binds of declared addresses, as the fentry tier tells of them: also those that fail.
 
+use std::sync::Arc;
+
 use nix::errno::Errno;
 use serde_json::json;
 
 use crate::{
     address::Address,
-    event::{ProcId, Process},
+    event::{Actor, ProcId, Process},
 };
 
 use super::{Engine, finding::EventKind, show::describe, state::RefusedBind};
@@ -19,7 +21,7 @@ impl Engine {
         netns: Option<u32>,
         error: Option<i32>,
     ) {
-        let at = self.at;
+        let (at, process) = (self.at, Arc::new(process));
         for (a, certain) in self.declared_as(address, netns) {
             if !certain {
                 self.settle_soon(a);
@@ -51,7 +53,7 @@ impl Engine {
         }
     }
 
-    fn show_bind(&mut self, s: usize, seq: u64, address: &Address, process: &Process, error: Option<i32>) {
+    fn show_bind(&mut self, s: usize, seq: u64, address: &Address, process: &Actor, error: Option<i32>) {
         let who = describe(process);
         let (facts, summary) = match error {
             None => (json!({}), format!("{who} bound {address}")),
@@ -77,7 +79,7 @@ impl Engine {
         &mut self,
         s: usize,
         address: &Address,
-        process: &Process,
+        process: &Actor,
         error: Option<i32>,
         seq: u64,
     ) {

@@ -3,7 +3,9 @@
 
 use serde_json::json;
 
-use super::{Engine, addresses::Place, finding::EventKind, show::describe, socket::in_flight, state::EndKind};
+use super::{
+    Engine, addresses::Place, finding::EventKind, show::describe, socket::in_flight, state::EndKind,
+};
 
 impl Engine {
     /// Remembers which sockets members hold.

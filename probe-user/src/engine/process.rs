@@ -1,6 +1,9 @@
 //! Processes: who joins a service, who is its main process, what an end means.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use serde_json::json;
 
@@ -25,7 +28,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Tombstones {
     kept: usize,
-    ended: BTreeSet<ProcId>,
+    /// Only asked, never walked over.
+    ended: HashSet<ProcId>,
     order: VecDeque<ProcId>,
 }
 
@@ -33,7 +37,7 @@ impl Tombstones {
     pub(super) fn new(kept: usize) -> Self {
         Self {
             kept,
-            ended: BTreeSet::new(),
+            ended: HashSet::new(),
             order: VecDeque::new(),
         }
     }
@@ -69,7 +73,7 @@ const HEEDING: u32 = 8;
 
 impl Engine {
     pub(super) fn on_exec(&mut self, process: Process) {
-        let id = process.id;
+        let (id, process) = (process.id, Arc::new(process));
         self.meet(&process, Met::Edge);
         let Some(services) = self.member_of.get(&id).cloned() else {
             // An interpreter that runs something else, or another file of the same inode number.
@@ -107,6 +111,7 @@ impl Engine {
     }
 
     pub(super) fn on_fork(&mut self, child: Process) {
+        let child = Arc::new(child);
         self.meet(&child, Met::Edge);
         let Some(services) = self.member_of.get(&child.id).cloned() else {
             // Its parent is none of ours any more, or there are too many.
@@ -125,7 +130,7 @@ impl Engine {
 
     /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
     pub(super) fn meet(&mut self, process: &Process, met: Met) -> bool {
-        if self.ended.contains(&process.id) || self.knows_all_of(process) {
+        if self.knows_all_of(process) || self.ended.contains(&process.id) {
             return false;
         }
         let mut joined = false;
@@ -143,7 +148,7 @@ impl Engine {
         candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), process));
         candidates.extend(inherited);
         for s in candidates.into_iter().filter(|s| !mine.contains(s)) {
-            joined |= self.join(s, process.clone(), met);
+            joined |= self.join(s, process, met);
         }
         joined
     }
@@ -156,13 +161,13 @@ impl Engine {
         let parents = process.parent.and_then(|p| self.member_of.get(&p));
         let known = |s: &usize| {
             let m = self.services[*s].members.get(&process.id);
-            m.is_some_and(|m| m.process == *process)
+            m.is_some_and(|m| *m.process == *process)
         };
         parents.is_none_or(|p| p.iter().all(|s| mine.contains(s))) && mine.iter().all(known)
     }
 
     /// Makes `process` a member of service `s`.
-    pub(super) fn join(&mut self, s: usize, process: Process, met: Met) -> bool {
+    pub(super) fn join(&mut self, s: usize, process: &Process, met: Met) -> bool {
         let id = process.id;
         if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
             return false;
@@ -186,7 +191,7 @@ impl Engine {
             held_address |= c.change == PathChange::Created;
             cleaned_up |= matches!(c.change, PathChange::Removed | PathChange::RenamedAway);
         }
-        let (seq, at) = (self.seq, self.at);
+        let (seq, at, process) = (self.seq, self.at, Arc::new(process.clone()));
         let service = &mut self.services[s];
         let parents = process
             .parent
@@ -202,15 +207,17 @@ impl Engine {
             service.next_instance += 1;
             service.next_instance
         });
-        let entry = service.instances.entry(instance).or_insert_with(|| Box::new(Instance {
-            root: process.clone(),
-            living: BTreeSet::new(),
-            qualified: None,
-            evident: false,
-            of_unit: false,
-            asked: BTreeSet::new(),
-            seq,
-        }));
+        let entry = service.instances.entry(instance).or_insert_with(|| {
+            Box::new(Instance {
+                root: process.clone(),
+                living: BTreeSet::new(),
+                qualified: None,
+                evident: false,
+                of_unit: false,
+                asked: BTreeSet::new(),
+                seq,
+            })
+        });
         entry.living.insert(id);
         if children.iter().any(|(_, i)| *i == instance) && entry.root.parent == Some(id) {
             entry.root = process.clone();
@@ -474,10 +481,11 @@ impl Engine {
 
     /// Whether no living process is the service's: none is a member, or each is another service's.
     pub(super) fn is_absent(&self, s: usize) -> bool {
-        self.services[s]
-            .members
-            .keys()
-            .all(|id| self.counts_elsewhere(s, id))
+        self.services[s].qualified().next().is_none()
+            && self.services[s]
+                .members
+                .keys()
+                .all(|id| self.counts_elsewhere(s, id))
     }
 
     fn end_member(
@@ -511,7 +519,7 @@ impl Engine {
                 service.family.lost_parent(&c.process);
             }
         }
-        complete(&mut m.process, process);
+        complete(Arc::make_mut(&mut m.process), process);
         let was_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
         if let Some(i) = service.instances.get_mut(&m.instance) {
             i.living.remove(&process.id);
@@ -523,12 +531,16 @@ impl Engine {
             .instances
             .get(&m.instance)
             .is_some_and(|i| !i.living.is_empty());
+        // What it did itself, it did while it lived, although it may have been noticed later.
+        if let Some(i) = service.instances.get_mut(&m.instance).filter(|_| m.held_address) {
+            i.qualified = i.qualified.map(|since| since.min(at));
+        }
         // What never counted as an instance was a tool run or a start that failed: nothing of the service ended. What came
-        // to count after it was counts for others.
+        // to count only afterwards counts for others.
         let counted = service
             .instances
             .get(&m.instance)
-            .is_some_and(|i| i.qualified.is_some_and(|since| m.held_address || since <= at));
+            .is_some_and(|i| i.qualified.is_some_and(|since| since <= at));
         // The main process of this life has ended before: those that follow it end for the same reason.
         let followed = service
             .last_end
@@ -632,6 +644,7 @@ impl Engine {
         let timeline = end.stop_timeline().filter(|_| was_main && counted);
         if !counted {
             service.may_have_been_main(&end);
+            service.may_have_counted(&end);
         }
         if !counted || !was_main {
             service.may_have_been_named(&end, m.heard);
@@ -777,7 +790,7 @@ impl Engine {
             .filter_map(|(id, services)| self.services[*services.first()?].members.get(id))
             // One that runs the service's executable only since then was another program when the list was read.
             .filter(|m| m.joined < began)
-            .map(|m| m.process.clone())
+            .map(|m| Process::clone(&m.process))
             .collect();
         for p in gone {
             self.on_exit(p, ExitStatus::Unknown, None);
@@ -792,7 +805,7 @@ impl ServiceState {
             return;
         };
         let had_parent = m.process.parent.is_some();
-        complete(&mut m.process, news);
+        complete(Arc::make_mut(&mut m.process), news);
         if !had_parent && m.process.parent.is_some() {
             let (process, joined) = (m.process.clone(), m.joined);
             let is_root = process.parent.is_none_or(|p| !self.members.contains_key(&p));

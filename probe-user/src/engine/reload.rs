@@ -44,7 +44,7 @@ impl Engine {
             self.end_findings(s, why);
         }
         for (site, ledger) in new.addresses.iter_mut() {
-            let known = self.addresses.place(site);
+            let known = self.addresses.place_of(site);
             if let Some(known) = known.and_then(|place| self.addresses.get_mut(place)) {
                 mem::swap(known, ledger);
                 mem::swap(&mut known.services, &mut ledger.services);
@@ -74,7 +74,7 @@ impl Engine {
                 }
                 Due::Address(place) => {
                     let site = self.addresses.site(place);
-                    if let Some(place) = site.and_then(|site| new.addresses.place(site)) {
+                    if let Some(place) = site.and_then(|site| new.addresses.place_of(site)) {
                         new.set_timer(Due::Address(place), at);
                     }
                 }

@@ -186,9 +186,7 @@ fn was_named_instead(service: &ServiceState, end: &End) -> bool {
     let Some((file, ..)) = service.pid_file.as_ref().filter(|_| service.unit.is_none()) else {
         return false;
     };
-    let named = service
-        .named_by_pid_file()
-        .and_then(|id| service.member(&id));
+    let named = service.named_by_pid_file().and_then(|id| service.member(&id));
     let counts = |m: &Member| {
         let instance = service.instances.get(&m.instance);
         m.process.start <= end.at && instance.is_some_and(|i| i.qualified.is_some())

@@ -1,6 +1,6 @@
 //! Sockets: what is bound to a declared address, who holds it, who took its path away.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::json;
 
@@ -39,7 +39,7 @@ impl Engine {
         inode: Option<u64>,
         netns: Option<u32>,
     ) {
-        let at = self.at;
+        let (at, process) = (self.at, Arc::new(process));
         for (a, certain) in self.declared_as(address, netns) {
             if !certain {
                 self.settle_soon(a);
@@ -74,7 +74,10 @@ impl Engine {
                     holders_known: false,
                 };
                 self.sightings.note(a, &found);
-                let entry = ledger.live.entry(id).or_insert_with(|| Box::new(Entry::new(found, at, seq)));
+                let entry = ledger
+                    .live
+                    .entry(id)
+                    .or_insert_with(|| Box::new(Entry::new(found, at, seq)));
                 entry.socket.state = SocketState::Listening;
             }
             if let Some(inode) = inode.filter(|_| declared.path().is_some()) {
@@ -156,7 +159,7 @@ impl Engine {
 
     pub(super) fn on_path(&mut self, site: &Site, change: PathChange, actor: Option<Actor>) {
         let at = self.at;
-        let Some(address) = self.addresses.place(site) else {
+        let Some(address) = self.addresses.place_of(site) else {
             return;
         };
         let Some(ledger) = self.addresses.get(address) else {
@@ -204,7 +207,7 @@ impl Engine {
                 self.qualify(s);
                 continue;
             }
-            let by = actor.as_ref().map_or("somebody".to_owned(), describe);
+            let by = actor.as_deref().map_or("somebody".to_owned(), describe);
             let (kind, verb) = match change {
                 PathChange::Created => (EventKind::Bind, "made"),
                 PathChange::Removed => (EventKind::Unlink, "unlinked"),
@@ -252,7 +255,7 @@ impl Engine {
 
     pub(super) fn take_address(&mut self, state: AddressState) -> bool {
         let at = self.at;
-        let Some(address) = self.addresses.place(&state.site()) else {
+        let Some(address) = self.addresses.place(&state.address, state.of.as_deref()) else {
             return false;
         };
         let Some(ledger) = self.addresses.get_mut(address) else {
@@ -271,7 +274,7 @@ impl Engine {
             // Of services without a selector the holders are members since they were first seen.
             let mut joined = false;
             for p in &state.processes {
-                joined |= self.meet(p, Met::Level);
+                joined |= !self.listed.contains(&p.id) && self.meet(p, Met::Level);
             }
             return joined;
         }
@@ -301,7 +304,9 @@ impl Engine {
             for s in &services {
                 joined |= self.hold_if_holder(*s, &p, address, &state.sockets);
             }
-            let is_member = services.iter().any(|s| self.services[*s].members.contains_key(&p.id));
+            let is_member = services
+                .iter()
+                .any(|s| self.services[*s].members.contains_key(&p.id));
             if !is_member && holds_one_of(&state.sockets, &p) {
                 strangers.push(p);
             }
@@ -324,6 +329,7 @@ impl Engine {
     }
 
     fn take_socket(&mut self, address: Place, mut socket: Socket, at: Nanos) {
+        self.confirm_holders(address, &socket);
         let Some(ledger) = self.addresses.get_mut(address) else {
             return;
         };
@@ -380,14 +386,18 @@ impl Engine {
         // The first snapshot tells what was there before, and TCP tells of a listener by itself.
         let told = ledger.told.contains(&socket.inode);
         let services = ledger.services.clone();
-        let declared = self.addresses.address(address).filter(|a| a.inet().is_none()).cloned();
+        let declared = self
+            .addresses
+            .address(address)
+            .filter(|a| a.inet().is_none())
+            .cloned();
         if let Some(declared) = declared.filter(|_| began && self.joined && !told) {
             let holder = socket.holders.first().map(|h| h.process);
             for s in services {
                 let process = holder
                     .and_then(|id| self.services[s].members.get(&id))
                     .map(|m| m.process.clone());
-                let by = process.as_ref().map_or("somebody".to_owned(), describe);
+                let by = process.as_deref().map_or("somebody".to_owned(), describe);
                 let subject = Some(declared.to_string());
                 let summary = format!("{by} listens on {declared}");
                 self.show_at(
@@ -419,7 +429,7 @@ impl Engine {
         if self.services[s].decl.has_selector() || membership::is_service_manager(p) {
             return false;
         }
-        let joined = self.join(s, p.clone(), Met::Level);
+        let joined = self.join(s, p, Met::Level);
         // Processes that share a socket are one instance, whoever their parents are.
         let (ledger, service) = (self.addresses.get(address), &mut self.services[s]);
         let Some(own) = service.members.get(&p.id).map(|m| m.instance) else {
@@ -482,9 +492,10 @@ impl Engine {
     }
 
     fn show_close(&mut self, address: Place, holder: Option<ProcId>, seq: u64) {
-        let (Some(declared), Some(ledger)) =
-            (self.addresses.address(address).cloned(), self.addresses.get(address))
-        else {
+        let (Some(declared), Some(ledger)) = (
+            self.addresses.address(address).cloned(),
+            self.addresses.get(address),
+        ) else {
             return;
         };
         for s in ledger.services.clone() {
@@ -598,7 +609,9 @@ impl Engine {
 }
 
 fn holds_one_of(sockets: &[Socket], p: &Process) -> bool {
-    sockets.iter().any(|s| s.holders.iter().any(|h| h.process == p.id))
+    sockets
+        .iter()
+        .any(|s| s.holders.iter().any(|h| h.process == p.id))
 }
 
 pub(super) fn in_flight(e: &Entry) -> bool {

@@ -1,5 +1,7 @@
 //! systemd units: what systemd says of them, and what follows for the service.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::{
@@ -80,7 +82,7 @@ impl Engine {
             s,
             EventKind::Unit,
             subject,
-            state.process.as_ref(),
+            state.process.clone().map(Arc::new).as_ref(),
             None,
             facts,
             words(state),

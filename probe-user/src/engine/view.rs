@@ -162,7 +162,7 @@ impl Engine {
             service: service.decl.name.clone(),
             fits: !service.over,
             expected: service.decl.expected,
-            main: main.map(|(m, member)| (member.process.clone(), m.began)),
+            main: main.map(|(m, member)| (Process::clone(&member.process), m.began)),
             instances: service.qualified().count(),
             members: service.members.len(),
             generation: service.generation,
@@ -179,7 +179,7 @@ impl Engine {
             beat: service.beat.map(|(at, _)| at),
             stopping: service.stopping().map(|a| (a.at, a.words())),
             last_end: service.last_end.as_ref().map(|e| EndView {
-                process: e.process.clone(),
+                process: Process::clone(&e.process),
                 at: e.at,
                 how: show::ended(e),
                 asked: End::explains_leftovers(e),
@@ -232,7 +232,7 @@ impl Engine {
         let member = |id: &ProcId| {
             let services = self.member_of.get(id)?;
             let member = services.iter().find_map(|s| self.services[*s].members.get(id))?;
-            Some(member.process.clone())
+            Some(Process::clone(&member.process))
         };
         holders
             .clone()
@@ -246,7 +246,7 @@ fn lives(service: &ServiceState) -> Vec<InstanceView> {
     let mut lives: Vec<InstanceView> = service
         .qualified()
         .map(|(_, i)| InstanceView {
-            lead: service.lead(i).clone(),
+            lead: Process::clone(service.lead(i)),
             is_named_by_pid_file: named.is_some_and(|id| i.living.contains(&id)),
         })
         .collect();

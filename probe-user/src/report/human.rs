@@ -64,7 +64,7 @@ pub(super) fn event(line: &mut Vec<u8>, options: &Options, s: &Shown) -> io::Res
     head(line, options, s.at, &s.service)?;
     write!(line, "{:<9} ", filter::event_kind(s.kind))?;
     escape::text(line, &s.summary)?;
-    by(line, &s.summary, s.actor.as_ref())
+    by(line, &s.summary, s.actor.as_deref())
 }
 
 pub(super) fn finding(line: &mut Vec<u8>, options: &Options, f: &Finding) -> io::Result<()> {
@@ -91,7 +91,7 @@ pub(super) fn finding(line: &mut Vec<u8>, options: &Options, f: &Finding) -> io:
         (Some(resolution), FindingState::Resolved) => escape::text(line, resolution),
         _ => {
             escape::text(line, &f.summary)?;
-            by(line, &f.summary, f.actor.as_ref())
+            by(line, &f.summary, f.actor.as_deref())
         }
     }
 }

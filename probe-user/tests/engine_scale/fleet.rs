@@ -60,7 +60,9 @@ fn service(n: usize) -> Service {
     let mut s = Service::named(format!("service-{n}"));
     s.exe = Some(format!("/usr/sbin/daemon-{n}"));
     s.listen = vec![
-        format!("unix:/run/daemon-{n}/daemon.sock").parse().expect("an address"),
+        format!("unix:/run/daemon-{n}/daemon.sock")
+            .parse()
+            .expect("an address"),
         format!("tcp:127.0.{}.{}:80", 1 + n / 250, 1 + n % 250)
             .parse()
             .expect("an address"),
@@ -165,7 +167,11 @@ impl Fleet {
             (Kind::Crashed, self.crashes),
             (Kind::NotRunning, self.crashes),
         ]);
-        let expected = if self.crashes == 0 { BTreeMap::new() } else { expected };
+        let expected = if self.crashes == 0 {
+            BTreeMap::new()
+        } else {
+            expected
+        };
         assert_eq!(self.found, expected);
         // Each was replaced.
         assert_eq!(self.open, BTreeMap::new());
@@ -180,7 +186,11 @@ impl Fleet {
 
     fn tell(&mut self, time_source: TimeSource, what: What) {
         let at = self.now;
-        let mut todo = vec![Event { at, time_source, what }];
+        let mut todo = vec![Event {
+            at,
+            time_source,
+            what,
+        }];
         while let Some(event) = todo.pop() {
             for effect in self.engine.apply(event, at) {
                 let what = match effect {
@@ -269,7 +279,10 @@ impl Fleet {
 
     fn pid_file(&self, d: usize) -> PidFileState {
         let d = &self.daemons[d];
-        let named = d.main.as_ref().filter(|m| d.pid_file.is_some_and(|(pid, _)| pid == m.id.pid));
+        let named = d
+            .main
+            .as_ref()
+            .filter(|m| d.pid_file.is_some_and(|(pid, _)| pid == m.id.pid));
         PidFileState {
             path: d.service.pid_file.clone().unwrap_or_default(),
             of: None,
@@ -325,7 +338,9 @@ impl Fleet {
     fn start(&mut self, d: usize) {
         let left_behind = self.daemons[d].path != PathState::Absent;
         let main = self.begin(d);
-        self.happen(What::Exec { process: main.clone() });
+        self.happen(What::Exec {
+            process: main.clone(),
+        });
         if left_behind {
             self.path_changed(d, PathChange::Removed, &main);
         }
@@ -347,7 +362,7 @@ impl Fleet {
             address: self.daemons[d].service.listen[0].clone(),
             of: None,
             change,
-            actor: Some(by.clone()),
+            actor: Some(by.clone().into()),
         });
     }
 
@@ -356,7 +371,7 @@ impl Fleet {
             path: self.daemons[d].service.pid_file.clone().unwrap_or_default(),
             of: None,
             change,
-            actor: Some(by.clone()),
+            actor: Some(by.clone().into()),
         });
     }
 
@@ -369,7 +384,7 @@ impl Fleet {
             result: SignalResult::Queued,
             disposition,
             fault_addr: None,
-            actor: Some(self.stranger.clone()),
+            actor: Some(self.stranger.clone().into()),
         }));
     }
 

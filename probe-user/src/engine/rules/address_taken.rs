@@ -1,5 +1,7 @@
 //! `address-taken`: a declared address is held by a process that is no member.
 
+use std::sync::Arc;
+
 use crate::event::Holder;
 
 use super::{
@@ -67,7 +69,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             },
             at: entry.since,
             cause: format!("taken {address} {}", entry.socket.inode),
-            actor: Some(holder.clone()),
+            actor: Some(Arc::new(holder.clone())),
             summary: format!(
                 "{address} is held by {}{unit}, which does not belong to the service",
                 describe(holder)

@@ -67,7 +67,7 @@ fn holder(
     }
     let holders = ledger.live.values().flat_map(|e| &e.socket.holders);
     let known = holders.filter(|h| h.process != refused.process.id).find_map(|h| {
-        let member = service.members.get(&h.process).map(|m| &m.process);
+        let member = service.members.get(&h.process).map(|m| &*m.process);
         member.or_else(|| ledger.stranger(&h.process))
     });
     match (known, &ledger.path) {

@@ -105,7 +105,8 @@ fn late(mut entries: Vec<Entry>, by: usize) -> Vec<Entry> {
         for j in i..to {
             let (read, next) = (&entries[j].event, &entries[j + 1].event);
             // What happened before it was read was told before it.
-            let passes = is_level && next.time_source == TimeSource::Kernel
+            let passes = is_level
+                && next.time_source == TimeSource::Kernel
                 && next.at > read.at
                 && next.at <= read.at + READING;
             if !passes {
