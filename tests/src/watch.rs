@@ -376,6 +376,13 @@ impl Watch {
     fn everything(&self) -> String {
         let lines: Vec<String> = self.log.lines().into_iter().map(|l| l.raw).collect();
         let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a failure needs most, and the sandbox takes with it.
+        if let Some(dir) = env::var_os("PROBE_KEEP_TRACES").map(PathBuf::from) {
+            let kept = dir.join(format!("failed.{}.jsonl", self.pid()));
+            if let Err(e) = fs::copy(&self.trace, &kept) {
+                eprintln!("the recording cannot be kept as {}: {e}", kept.display());
+            }
+        }
         format!(
             "--- probe printed:\n{}--- and on standard error:\n{stderr}---",
             text(&lines)
@@ -393,7 +400,7 @@ impl Drop for Watch {
 }
 
 /// The tier that `PROBE_TEST_TIER` asks for.
-fn tier() -> Vec<String> {
+pub(crate) fn tier() -> Vec<String> {
     env::var("PROBE_TEST_TIER").map_or(Vec::new(), |tier| vec!["--tier".to_owned(), tier])
 }
 

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::Command,
+    sync::Once,
     time::Duration,
 };
 
@@ -45,28 +46,38 @@ pub(crate) fn command(packages: &[&str]) -> String {
 /// # Errors
 /// Names the command where we aren't root or the machine has no apt.
 pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let packages = missing(packages);
-    if packages.is_empty() {
-        return Ok(());
+    match missing(packages) {
+        packages if packages.is_empty() => Ok(()),
+        packages => latest(&packages),
     }
+}
+
+/// Installs the newest `packages` that there are, also over older ones.
+///
+/// # Errors
+/// Names the command where we aren't root or the machine has no apt.
+pub(crate) fn latest(packages: &[&str]) -> anyhow::Result<()> {
     if !geteuid().is_root() {
         bail!(
             "packages are missing and only root can install them: {}",
-            command(&packages)
+            command(packages)
         );
     }
+    update();
     let _policy = Policy::set()?;
     // A package that conflicts with one that is wanted here (another rustc) is not thrown out unasked.
-    let install = ["install", "--no-install-recommends", "--no-remove"];
-    if get(&install, &packages).is_ok() {
-        return Ok(());
-    }
-    // A fresh image has no package lists, an old one has outdated ones.
-    if let Err(error) = get(&["update"], &[]) {
-        // One broken repository of many; the packages may come from another.
-        eprintln!("warning: {error:#}");
-    }
-    get(&install, &packages)
+    get(&["install", "--no-install-recommends", "--no-remove"], packages)
+}
+
+/// Reads the package lists, once a run: an image has none, or outdated ones that name packages which are gone or too old.
+fn update() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Err(error) = get(&["update"], &[]) {
+            // One broken repository of many; the packages may come from another.
+            eprintln!("warning: {error:#}");
+        }
+    });
 }
 
 fn get(verb: &[&str], packages: &[&str]) -> anyhow::Result<()> {

@@ -22,7 +22,7 @@ pub(crate) fn run(_: &Args) -> anyhow::Result<()> {
                 "--test",
                 "engine_scale",
             ])
-            .args(["--", "--nocapture", "--test-threads=1"]),
+            .args(["--", "--nocapture", "--test-threads=1", "--ignored"]),
         LIMIT,
     )
 }

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
-content-length: 64\r\n\r\n{\"v\":1,\"error\":\"too many clients are connected: ask again later\"}";
+content-length: 65\r\n\r\n{\"v\":1,\"error\":\"too many clients are connected: ask again later\"}";
 
 /// The API, being served.
 #[derive(Debug)]

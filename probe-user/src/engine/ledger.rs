@@ -29,6 +29,8 @@ pub(super) struct AddressLedger {
     /// Holders that belong to none of the services, to be named. Sorted.
     pub(super) strangers: Vec<Process>,
     pub(super) path: Option<PathState>,
+    /// When the path was first read as it is.
+    pub(super) path_since: Option<Nanos>,
     pub(super) changes: VecDeque<Change>,
     /// The network namespace that the newest level was read in.
     pub(super) netns: Option<u32>,

@@ -178,6 +178,14 @@ impl Engine {
         {
             ledger.named = Some((at, actor.as_ref().map(|a| a.id)));
         }
+        if let Some(ledger) = self.addresses.get_mut(address) {
+            ledger.note(Change {
+                change,
+                actor: actor.clone(),
+                at,
+                seq,
+            });
+        }
         for s in services {
             if let Some(a) = &actor {
                 let service = &mut self.services[s];
@@ -233,14 +241,6 @@ impl Engine {
             );
             self.qualify(s);
         }
-        if let Some(ledger) = self.addresses.get_mut(address) {
-            ledger.note(Change {
-                change,
-                actor,
-                at,
-                seq,
-            });
-        }
         self.settle_soon(address);
     }
 
@@ -285,6 +285,9 @@ impl Engine {
         }
         ledger.read_at = Some(at);
         ledger.netns = state.netns;
+        if ledger.path != state.path {
+            ledger.path_since = Some(at);
+        }
         ledger.path = state.path;
         let services = ledger.services.clone();
         let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();

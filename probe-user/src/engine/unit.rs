@@ -14,7 +14,7 @@ use super::{
     finding::EventKind,
     process::{Met, is_a_death},
     show::describe,
-    state::{Ask, Asked, End, EndKind, Member, ServiceState, keep},
+    state::{Ask, Asked, End, EndKind, ServiceState, keep},
 };
 
 /// What systemd last said, when that was, and the event that tells it.
@@ -96,10 +96,11 @@ impl Engine {
         let Some(job) = state.job.as_ref().filter(|j| j.stops()) else {
             // It was cancelled.
             if state.active_state == "active" {
-                let by_job = |(id, m): (&ProcId, &Box<Member>)| {
-                    Some(*id).filter(|_| m.asked.as_ref().is_some_and(Asked::by_job))
-                };
-                for id in service.members.iter().filter_map(by_job).collect::<Vec<_>>() {
+                let asked = service
+                    .members
+                    .iter()
+                    .filter(|(_, m)| m.asked.as_ref().is_some_and(Asked::by_job));
+                for id in asked.map(|(id, _)| *id).collect::<Vec<_>>() {
                     service.ask(&id, None);
                 }
             }

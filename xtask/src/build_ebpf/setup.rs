@@ -32,7 +32,8 @@ pub(crate) fn install(root: &Path, wanted: Option<&Versions>) -> anyhow::Result<
     let fits = |toolchain: &Toolchain| wanted.is_none_or(|wanted| wanted.rustc == toolchain.version.text);
     let (mut toolchains, _) = toolchain::find(minimum);
     if !toolchains.iter().any(fits) {
-        let installed = apt::install(&COMPILER);
+        // One that is installed may be too old.
+        let installed = apt::latest(&COMPILER);
         let reasons;
         (toolchains, reasons) = toolchain::find(minimum);
         if toolchains.is_empty() {

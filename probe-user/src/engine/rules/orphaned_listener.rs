@@ -1,6 +1,9 @@
 //! `orphaned-listener`: a live listener's path is gone, or names another inode now.
 
-use crate::event::PathState;
+use crate::{
+    clock::Nanos,
+    event::{PathChange, PathState},
+};
 
 use super::{
     super::{
@@ -29,7 +32,9 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                 continue;
             }
             let change = who_took_it(ledger, entry);
-            let taken_at = change.map_or(entry.since.max(ledger.read_at.unwrap_or(entry.since)), |c| c.at);
+            let taken_at = change.map_or(entry.since.max(ledger.path_since.unwrap_or(entry.since)), |c| {
+                c.at
+            });
             // A daemon that takes its own path away may be about to bind it again, and an unknown hand may be its own.
             let foreign = change
                 .and_then(|c| c.actor.as_ref())
@@ -114,16 +119,29 @@ fn served_by_same_instance(service: &ServiceState, ledger: &AddressLedger, e: &E
 
 /// The first who took the path away after this socket had it.
 fn who_took_it<'a>(ledger: &'a AddressLedger, e: &Entry) -> Option<&'a Change> {
-    use crate::event::PathChange::{Created, Removed, RenamedAway, RenamedTo};
-    let after = |c: &&Change| c.at >= e.since;
+    use PathChange::{Created, Removed, RenamedAway, RenamedTo};
+    let had_it = named_at(ledger, e);
+    let after = |c: &&Change| c.at >= had_it;
     let away = |c: &&Change| matches!(c.change, Removed | RenamedAway | RenamedTo);
-    let newest = |c: &&Change| matches!(c.change, Created);
+    let newest = |c: &&Change| matches!(c.change, Created) && c.at >= e.since;
     ledger
         .changes
         .iter()
         .filter(after)
         .find(away)
-        .or_else(|| ledger.changes.iter().filter(after).rev().find(newest))
+        .or_else(|| ledger.changes.iter().rev().find(newest))
+}
+
+/// Since when the path led to this socket. It may have been taken away again before anybody could ask for the socket: then
+/// its holder is who made the name.
+fn named_at(ledger: &AddressLedger, e: &Entry) -> Nanos {
+    let by_its_holder = |c: &&Change| {
+        c.change == PathChange::Created
+            && c.at < e.since
+            && c.actor.as_ref().is_some_and(|a| e.is_held_by(&a.id))
+    };
+    let named = ledger.changes.iter().rev().find(by_its_holder);
+    named.map_or(e.since, |c| c.at)
 }
 
 pub(super) fn resolution(view: &View<'_>, was: &Condition) -> String {

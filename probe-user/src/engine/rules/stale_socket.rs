@@ -87,7 +87,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
                 if owner.is_some() {
                     closed_at
                 } else {
-                    ledger.read_at.unwrap_or(view.now)
+                    ledger.path_since.unwrap_or(view.now)
                 },
                 |e| e.cause_at(),
             ),

@@ -11,13 +11,14 @@ const MOST_LOCKS: usize = 16;
 ///
 /// A flock belongs to an open file, and the kernel tells the process that took it, which may have passed it on.
 pub(super) fn held_by(pid: u32) -> Vec<String> {
-    let Ok(locks) = procfs::locks() else {
+    let Ok(locks) = fs::read_to_string("/proc/locks") else {
         return Vec::new();
     };
-    let mine: BTreeSet<(u32, u32, u64)> = locks
-        .into_iter()
-        .filter(|l| l.pid == i32::try_from(pid).ok())
-        .map(|l| (l.devmaj, l.devmin, l.inode))
+    let mine: BTreeSet<_> = locks
+        .lines()
+        .filter_map(holder)
+        .filter(|(holder, _)| *holder == pid)
+        .map(|(_, file)| file)
         .collect();
     if mine.is_empty() {
         return Vec::new();
@@ -51,12 +52,48 @@ pub(super) fn held_by(pid: u32) -> Vec<String> {
     paths.into_iter().collect()
 }
 
+/// Device and inode number, as `/proc/locks` prints them.
+type Locked = (u32, u32, u64);
+
+/// Who holds the lock of a line, and on what. `None`: a line of one who waits (`1: -> FLOCK …`), whom procfs takes for a
+/// holder too, of an open file description, which is no process's, or that can't be read.
+fn holder(line: &str) -> Option<(u32, Locked)> {
+    let mut words = line.split_whitespace().skip(1);
+    if words.next()? == "->" {
+        return None;
+    }
+    let pid = words.nth(2)?.parse().ok()?;
+    let mut file = words.next()?.split(':');
+    let major = u32::from_str_radix(file.next()?, 16).ok()?;
+    let minor = u32::from_str_radix(file.next()?, 16).ok()?;
+    Some((pid, (major, minor, file.next()?.parse().ok()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
 
     use super::*;
     use crate::sources::testing::TempDir;
+
+    #[test]
+    fn only_who_holds_a_lock_is_its_holder() {
+        let file = (0xfe, 0, 10_010_749);
+        let holds = "1: FLOCK  ADVISORY  WRITE 22024 fe:00:10010749 0 EOF";
+        assert_eq!(holder(holds), Some((22024, file)));
+        let posix = "12: POSIX  ADVISORY  WRITE 1279 fe:00:10010749 0 99";
+        assert_eq!(holder(posix), Some((1279, file)));
+        for other in [
+            "1: -> FLOCK  ADVISORY  WRITE 22061 fe:00:10010749 0 EOF",
+            "1:     -> FLOCK  ADVISORY  WRITE 22061 fe:00:10010749 0 EOF",
+            "7: OFDLCK ADVISORY  READ  -1 00:06:1028 0 EOF",
+            "8: POSIX *NOINODE* WRITE 9 <none>:0 0 EOF",
+            "9: FLOCK",
+            "",
+        ] {
+            assert_eq!(holder(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_locked_file_is_named_until_it_is_unlocked() {

@@ -11,7 +11,7 @@ use crate::{
         Effect, Engine,
         finding::{Finding, FindingState, Kind},
     },
-    event::{Event, TimeSource, What},
+    event::{Event, SnapshotReason, TimeSource, What},
     trace::{Entry, Reader},
 };
 
@@ -97,10 +97,12 @@ const READING: Duration = Duration::from_millis(20);
 /// What was read of the host is told some entries later than it was: what happened meanwhile is newer, and known already.
 fn late(mut entries: Vec<Entry>, by: usize) -> Vec<Entry> {
     for i in (0..entries.len()).rev() {
-        let is_level = matches!(
-            entries[i].event.what,
-            What::Snapshot(_) | What::Address(_) | What::PidFile(_) | What::Process(_)
-        );
+        let is_level = match &entries[i].event.what {
+            // What ends while probe begins may end unseen.
+            What::Snapshot(s) => s.reason != SnapshotReason::Start,
+            What::Address(_) | What::PidFile(_) | What::Process(_) => true,
+            _ => false,
+        };
         let to = (i + by).min(entries.len() - 1);
         for j in i..to {
             let (read, next) = (&entries[j].event, &entries[j + 1].event);
