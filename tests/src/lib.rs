@@ -40,6 +40,7 @@ pub use process::{Proc, kill, state};
 pub use redis::Redis;
 pub use sandbox::{Sandbox, free_port};
 pub use scene::Scene;
+pub use sentinel::others_within;
 pub use stage::Stage;
 pub use unit::{Manager, Unit, UnitFile};
 pub use watch::{Watch, finding_lines, replay};
