@@ -5,8 +5,6 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use probe_user::engine::finding::Kind;
 
-/// How the table says that only the kernel matrix can show it.
-const ELSEWHERE: &str = "kernel matrix";
 const RULES: usize = 15;
 
 fn read(path: &Path) -> String {
