@@ -44,11 +44,22 @@ impl Watch {
     /// Watches what `config`, the text of a configuration file, declares. Returns once probe says that it watches.
     #[track_caller]
     pub fn start(sandbox: &Sandbox, config: &str) -> Self {
+        Self::declared(sandbox, config, &tier())
+    }
+
+    /// The same in this tier, whatever the others run in.
+    #[track_caller]
+    pub fn start_in(tier: &str, sandbox: &Sandbox, config: &str) -> Self {
+        Self::declared(sandbox, config, &["--tier".to_owned(), tier.to_owned()])
+    }
+
+    #[track_caller]
+    fn declared(sandbox: &Sandbox, config: &str, tier: &[String]) -> Self {
         let sentinel = Sentinel::new(sandbox);
         let config = format!("{config}{}", sentinel.toml());
         let services = config.matches("[[service]]").count();
         let file = sandbox.write("probe.toml", &config);
-        let mut watch = Self::spawn(sandbox, &["--config", &file.display().to_string()]);
+        let mut watch = Self::spawn(sandbox, tier, &["--config", &file.display().to_string()]);
         watch.sentinel = Some(sentinel);
         watch.wait_ready(services);
         watch
@@ -57,18 +68,18 @@ impl Watch {
     /// Watches what the command line declares.
     #[track_caller]
     pub fn with(sandbox: &Sandbox, args: &[&str]) -> Self {
-        let watch = Self::spawn(sandbox, args);
+        let watch = Self::spawn(sandbox, &tier(), args);
         watch.wait_ready(1);
         watch
     }
 
-    fn spawn(sandbox: &Sandbox, args: &[&str]) -> Self {
+    fn spawn(sandbox: &Sandbox, tier: &[String], args: &[&str]) -> Self {
         let trace = sandbox.path("trace.jsonl");
         let mut command = Command::new(probe_binary());
         command
             .args(["watch", "--json", "--record"])
             .arg(&trace)
-            .args(tier())
+            .args(tier)
             .args(args);
         let mut proc = Proc::spawn(
             command
