@@ -388,7 +388,10 @@ impl Watch {
         let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         // What a failure needs most, and the sandbox takes with it.
         if let Some(dir) = env::var_os("PROBE_KEEP_TRACES").map(PathBuf::from) {
-            let kept = dir.join(format!("failed.{}.jsonl", self.pid()));
+            let kept = dir.join(format!("failed.{}.{}.jsonl", test_name(), self.pid()));
+            // It is written in pieces; the last one when probe ends.
+            self.proc.signal(Signal::TERM);
+            self.proc.ends_in_time();
             if let Err(e) = fs::copy(&self.trace, &kept) {
                 eprintln!("the recording cannot be kept as {}: {e}", kept.display());
             }

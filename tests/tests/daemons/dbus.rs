@@ -22,7 +22,8 @@ impl Bus {
         let socket = site.path("/run/dbus/system_bus_socket");
         let text = format!(
             "<busconfig>\n<type>system</type>\n<listen>unix:path={}</listen>\n<auth>EXTERNAL</auth>\n\
-             <policy context=\"default\"><allow send_destination=\"*\"/><allow own=\"*\"/></policy>\n</busconfig>\n",
+             <policy context=\"default\"><allow user=\"*\"/><allow send_destination=\"*\" eavesdrop=\"true\"/>\
+             <allow eavesdrop=\"true\"/><allow own=\"*\"/></policy>\n</busconfig>\n",
             socket.display()
         );
         let config = site.write("system.conf", &text);

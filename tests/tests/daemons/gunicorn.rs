@@ -1,11 +1,16 @@
 //! gunicorn: HUP renews the workers, TTIN and TTOU change their number, USR2 runs a second master.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    path::PathBuf,
+    process::Command,
+};
 
 use probe_tests::{Proc, children, kill, until};
 
 use crate::site::{
-    Site, foreground, named, pid_in, until_children, until_named, until_renewed, until_tcp, until_unix,
+    Site, foreground, is_alive, named, pid_in, until_children, until_named, until_renewed, until_tcp,
+    until_unix,
 };
 
 const WORKERS: usize = 2;
@@ -118,9 +123,10 @@ fn a_killed_master_leaves_everything_stale() {
 
     let workers = children(master.pid());
     let killer = kill("KILL", master.pid());
-    // They notice that their parent is gone.
+    // They notice after their next request that their parent is gone.
     until("the workers have ended", || {
-        workers.iter().all(|w| !crate::site::is_alive(*w))
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, gunicorn.port));
+        !workers.iter().any(|w| is_alive(*w))
     });
 
     watch.expect("crashed", "gunicorn").by(killer).says(master.pid());

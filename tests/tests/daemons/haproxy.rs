@@ -1,8 +1,14 @@
 //! HAProxy in master-worker mode: a reload executes the master anew, and the new worker takes the sockets over.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
-use probe_tests::{Proc, children, kill};
+use probe_tests::{Proc, children, kill, until};
 
 use crate::site::{Site, foreground, until_children, until_named, until_renewed, until_tcp, until_unix};
 
@@ -48,13 +54,34 @@ impl Haproxy {
             .arg(&self.config)
             .arg("-p")
             .arg(&self.pid_file);
-        command.arg("-S").arg(self.site.sandbox.path("master.sock"));
+        command.arg("-S").arg(self.master());
         let master = foreground(&self.site.sandbox, &mut command);
         until_tcp(self.port);
         until_unix(&self.admin);
         until_named(&self.pid_file, master.pid());
         until_children(master.pid(), 1);
+        self.until_master_answers();
         master
+    }
+
+    fn master(&self) -> PathBuf {
+        self.site.sandbox.path("master.sock")
+    }
+
+    /// A master executes itself anew once it has its worker, and only then handles signals again.
+    fn until_master_answers(&self) {
+        until("the master answers", || {
+            let Ok(mut stream) = UnixStream::connect(self.master()) else {
+                return false;
+            };
+            let mut answer = [0; 64];
+            let mut ask = |stream: &mut UnixStream| {
+                stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+                stream.write_all(b"show proc\n")?;
+                stream.read(&mut answer)
+            };
+            ask(&mut stream).is_ok_and(|n| n > 0)
+        });
     }
 }
 
@@ -70,6 +97,7 @@ fn start_reloads_with_socket_handover_soft_stop_and_restart_give_no_finding() {
         until_renewed(first.pid(), &workers, 1);
         until_tcp(haproxy.port);
         until_unix(&haproxy.admin);
+        haproxy.until_master_answers();
     }
     kill("USR1", first.pid());
     first.wait_gone();

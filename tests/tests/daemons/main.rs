@@ -21,4 +21,3 @@ mod sshd;
 mod supervisord;
 mod tomcat;
 mod uwsgi;
-

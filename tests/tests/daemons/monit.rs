@@ -6,7 +6,7 @@ use probe_tests::{Proc, kill, until};
 
 use crate::{
     memcached,
-    site::{Site, background, named, pid_in, tool, until_socket_file, until_tcp},
+    site::{Site, background, is_alive, named, pid_in, tool, until_socket_file, until_tcp},
 };
 
 const EXE: &str = "/usr/bin/monit";
@@ -36,7 +36,7 @@ impl Monit {
         let dir = site.dir().display();
         let text = format!(
             "set daemon 1\nset pidfile {}\nset idfile {dir}/id\nset statefile {dir}/state\nset log {dir}/monit.log\n\
-             set httpd unixsocket {} allow root:secret\n\
+             set httpd unixsocket {} allow monit:monit\n\
              check process memcached with pidfile {pid}\n  start program = \"{start}\"\n\
              \x20 stop program = \"/bin/sh -c '/usr/bin/kill -TERM $(cat {pid})'\"\n",
             pid_file.display(),
@@ -89,7 +89,7 @@ impl Monit {
     fn successor(&self, of: &Proc) -> Proc {
         of.wait_gone();
         until("monit has started the daemon again", || {
-            pid_in(&self.daemon_pid_file).is_some_and(|pid| pid != of.pid() && crate::site::is_alive(pid))
+            pid_in(&self.daemon_pid_file).is_some_and(|pid| pid != of.pid() && is_alive(pid))
         });
         until_tcp(self.port);
         named(&self.daemon_pid_file)

@@ -234,3 +234,14 @@ pub(crate) fn until_named(pid_file: &Path, pid: u32) {
         pid_in(pid_file) == Some(pid)
     });
 }
+
+/// Waits until a process catches a signal: until then it would be killed by it.
+#[track_caller]
+pub(crate) fn until_caught(pid: u32, signal: rustix::process::Signal) {
+    let bit = 1u64 << (signal.as_raw() - 1);
+    until(&format!("{pid} catches {signal:?}"), || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let mask = status.lines().find_map(|l| l.strip_prefix("SigCgt:"));
+        mask.is_some_and(|m| u64::from_str_radix(m.trim(), 16).is_ok_and(|m| m & bit != 0))
+    });
+}

@@ -23,7 +23,13 @@ struct Tomcat {
 impl Tomcat {
     fn new() -> Option<Self> {
         let mut site = Site::new("tomcat", &[CREATE, JAVA])?;
-        let base = site.path("/var/lib/tomcat10");
+        let base = site.sandbox.path("tomcat10");
+        let argument = |base: &str| format!("-Djava.util.logging.config.file={base}/conf/logging.properties");
+        let (theirs, ours) = (
+            argument("/var/lib/tomcat10"),
+            argument(&base.display().to_string()),
+        );
+        site.replace(&theirs, &ours);
         let (pid_file, port) = (site.path("/run/tomcat10/tomcat.pid"), site.port("tcp:8080"));
         let control = free_port().to_string();
         tool(

@@ -3,9 +3,10 @@
 use std::{path::PathBuf, process::Command};
 
 use probe_tests::{Proc, children, kill, until};
+use rustix::process::Signal;
 
 use crate::site::{
-    Site, foreground, tool, until_children, until_named, until_renewed, until_tcp, until_unix,
+    Site, foreground, tool, until_caught, until_children, until_named, until_renewed, until_tcp, until_unix,
 };
 
 const WORKERS: usize = 2;
@@ -58,6 +59,7 @@ impl Uwsgi {
         until_unix(&self.socket);
         until_named(&self.pid_file, master.pid());
         until_children(master.pid(), WORKERS);
+        until_caught(master.pid(), Signal::HUP);
         master
     }
 
@@ -76,6 +78,8 @@ fn start_reload_stop_and_restart_give_no_finding() {
     uwsgi.tell("--reload");
     until_renewed(first.pid(), &workers, WORKERS);
     until_tcp(uwsgi.port);
+    // It has executed itself anew, and handles signals once its workers run.
+    until_caught(first.pid(), Signal::HUP);
     uwsgi.tell("--stop");
     first.wait_gone();
     let second = uwsgi.start();
