@@ -1,12 +1,19 @@
 //! The commands and options that exist.
 
 mod check;
+mod completions;
 pub(crate) mod daemon;
 mod declare;
 mod exec;
+mod history;
 pub(crate) mod hook;
+mod man;
+mod reach;
 mod reclaim;
 mod run;
+mod silence;
+mod status;
+mod wait;
 mod who;
 
 use std::{path::PathBuf, time::Duration};
@@ -21,9 +28,16 @@ use probe_user::{
 
 pub(crate) use self::{
     check::Check,
+    completions::{Completions, Shell},
     exec::Exec,
+    history::History,
+    man::Man,
+    reach::Reach,
     reclaim::Reclaim,
     run::{RestartChoice, Run},
+    silence::Silence,
+    status::Status,
+    wait::Wait,
     who::Who,
 };
 
@@ -32,7 +46,8 @@ pub(crate) use self::{
 #[command(
     name = "probe",
     version,
-    after_help = "Exit codes: 0 success, 1 error, 2 wrong usage.\n\
+    after_help = "Exit codes: 0 success, 1 error, 2 wrong usage, 7 the daemon did not answer in time; further ones where a command \
+                  says so.\n\
                   Without a configuration in /etc/probe, probe watches every listening socket and every PID file it finds."
 )]
 pub(crate) struct Cli {
@@ -48,8 +63,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Watch(Watch),
     Daemon(daemon::Daemon),
+    Status(Status),
     Who(Who),
     Check(Check),
+    Wait(Wait),
+    History(History),
+    Silence(Silence),
     Replay(Replay),
     Doctor(Doctor),
     Config(Config),
@@ -57,12 +76,18 @@ pub(crate) enum Command {
     Reclaim(Reclaim),
     Exec(Exec),
     Run(Run),
+    Completions(Completions),
+    Man(Man),
 }
 
 /// Print events and findings as they happen
+///
+/// As the daemon tells them, also over its restarts: what could not be told is told as lost. Without a daemon, or with an
+/// option that declares, discovers, records or loads something, it loads the eBPF programs itself.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  probe watch                                      everything that listens here
+  probe watch                                      what the daemon watches, else everything that listens here
+  probe watch --since 10m annad                    from ten minutes ago on
   probe watch --unix /run/redis/redis.sock --pid-file /run/redis/redis.pid
   probe watch --tcp 127.0.0.1:8080 --exe /usr/local/bin/annad
   probe watch --json --only finding --for 10m redis
@@ -71,6 +96,14 @@ pub(crate) struct Watch {
     /// Only services of these names; the default is all
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
+
+    /// Begin with what the daemon has said since then, for example 10m
+    #[arg(long, value_name = "DURATION", value_parser = span::parse)]
+    pub(crate) since: Option<Duration>,
+
+    /// The daemon's socket, instead of the configuration's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
 
     /// Also watch what listens here and every PID file under /run (the default when nothing is declared)
     #[arg(long)]

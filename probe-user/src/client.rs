@@ -4,6 +4,7 @@
 //! until it has taken the question, until it has answered. Which one ran out is part of the error.
 
 mod connect;
+mod follow;
 mod lines;
 mod sent;
 #[cfg(test)]
@@ -28,8 +29,11 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{task::JoinHandle, time::timeout};
 
-pub use self::lines::Lines;
 use self::sent::Sent;
+pub use self::{
+    follow::{Follow, Told},
+    lines::Lines,
+};
 use crate::{api::types::Problem, config::Timeouts};
 
 /// Bytes that an answer may have.
@@ -58,10 +62,10 @@ impl fmt::Display for Phase {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens: the daemon does not run.
-    #[error("no daemon listens at {}: {source}; start `probe daemon`, or name its socket with --socket", socket.display())]
-    NotRunning { socket: PathBuf, source: io::Error },
-    #[error("{} can't be connected to: {source}", socket.display())]
-    Connect { socket: PathBuf, source: io::Error },
+    #[error("no daemon listens at {}: {error}; start `probe daemon`, or name its socket with --socket", socket.display())]
+    NotRunning { socket: PathBuf, error: io::Error },
+    #[error("{} can't be connected to: {error}", socket.display())]
+    Connect { socket: PathBuf, error: io::Error },
     #[error("the daemon at {} did not answer in time ({phase}: {})", socket.display(), humantime::format_duration(*limit))]
     Timeout {
         socket: PathBuf,
@@ -69,10 +73,10 @@ pub enum ClientError {
         limit: Duration,
     },
     /// It hung up, or what it says is no HTTP.
-    #[error("the daemon at {} broke off its answer: {source}", socket.display())]
+    #[error("the daemon at {} broke off its answer: {error}", socket.display())]
     Broken {
         socket: PathBuf,
-        source: Box<dyn std::error::Error + Send + Sync>,
+        error: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It said no, and why.
     #[error("{error}")]
@@ -93,6 +97,11 @@ impl ClientError {
     /// Nobody is there who could have answered; it may come back.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NotRunning { .. } | Self::Broken { .. })
+    }
+
+    /// The daemon can't answer now; asked later, it may.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { status: 503, .. })
     }
 }
 
@@ -176,13 +185,13 @@ impl Client {
         let stream = match timeout(limit, connect::connect(&self.socket)).await {
             Err(_) => return Err(self.late(Phase::Connect, limit)),
             Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => {
+            Ok(Err(error)) => {
                 let socket = self.socket.clone();
-                return Err(match source.kind() {
+                return Err(match error.kind() {
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                        ClientError::NotRunning { socket, source }
+                        ClientError::NotRunning { socket, error }
                     }
-                    _ => ClientError::Connect { socket, source },
+                    _ => ClientError::Connect { socket, error },
                 });
             }
         };
@@ -259,9 +268,9 @@ impl Client {
         let body = Limited::new(response.into_body(), most).collect();
         match timeout(limit, body).await {
             Err(_) => Err(self.late(Phase::Read, limit)),
-            Ok(Err(source)) => Err(ClientError::Broken {
+            Ok(Err(error)) => Err(ClientError::Broken {
                 socket: self.socket.clone(),
-                source,
+                error,
             }),
             Ok(Ok(body)) => Ok(body.to_bytes()),
         }
@@ -278,7 +287,7 @@ impl Client {
     fn broken(&self, e: impl std::error::Error + Send + Sync + 'static) -> ClientError {
         ClientError::Broken {
             socket: self.socket.clone(),
-            source: Box::new(e),
+            error: Box::new(e),
         }
     }
 }

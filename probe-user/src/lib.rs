@@ -27,4 +27,5 @@ pub mod sources;
 pub mod stream;
 pub mod trace;
 pub mod tree;
+pub mod wait;
 pub mod who;

@@ -10,12 +10,15 @@ use std::{
 };
 
 use clap::{Parser, error::ErrorKind};
+use probe_user::client::ClientError;
 
 use crate::cli::{Cli, Command, Exit};
 
 /// Codes other than 0.
 const ERROR: u8 = 1;
 const USAGE: u8 = 2;
+/// The daemon did not answer in time.
+const LATE: u8 = 7;
 /// UNKNOWN.
 const CHECK_USAGE: u8 = 3;
 
@@ -31,8 +34,12 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Watch(args) => cmd::watch::run(&args),
         Command::Daemon(args) => cmd::daemon::run(&args),
+        Command::Status(args) => cmd::status::run(&args),
         Command::Who(args) => cmd::who::run(&args),
         Command::Check(args) => cmd::check::run(&args),
+        Command::Wait(args) => cmd::wait::run(&args),
+        Command::History(args) => cmd::history::run(&args),
+        Command::Silence(args) => cmd::silence::run(&args),
         Command::Replay(args) => cmd::replay::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Config(args) => cmd::config::run(&args),
@@ -40,6 +47,8 @@ fn main() -> ExitCode {
         Command::Reclaim(args) => cmd::reclaim::run(&args),
         Command::Exec(args) => cmd::exec::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Completions(args) => cmd::completions::run(&args),
+        Command::Man(args) => cmd::man::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +59,13 @@ fn main() -> ExitCode {
             if let Some(Exit { code, error: None }) = own {
                 return ExitCode::from(*code);
             }
-            let code = if let Some(exit) = own {
+            let late = error.downcast_ref::<ClientError>().and_then(ClientError::timeout);
+            if let Some(phase) = late {
+                _ = writeln!(io::stderr(), "WARN: timeout ({phase})");
+            }
+            let code = if late.is_some() {
+                LATE
+            } else if let Some(exit) = own {
                 exit.code
             } else if error.is::<cli::UsageError>() {
                 USAGE

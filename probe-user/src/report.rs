@@ -4,8 +4,14 @@ mod escape;
 pub mod filter;
 mod human;
 mod json;
+pub mod line;
 mod look;
 mod numbered;
+pub mod schema;
+mod silence;
+mod status;
+mod table;
+mod told;
 mod watching;
 mod who;
 
@@ -21,7 +27,11 @@ pub use self::{
     escape::plain,
     filter::{Filter, KindName, LineType},
     json::line as json_line,
+    line::Line,
     look::{Look, span},
+    silence::{silence, silences},
+    status::status,
+    told::told,
     watching::{BlindSpot, Watching, blind_spots},
     who::who,
 };
@@ -77,7 +87,7 @@ impl Reporter {
         if self.options.json {
             json::watching(&mut self.line, watching)?;
         } else {
-            human::watching(&mut self.line, &self.options, &mut self.told, watching)?;
+            human::watching(&mut self.line, &self.options.look(), &mut self.told, watching)?;
         }
         self.finish(out)
     }
@@ -95,11 +105,32 @@ impl Reporter {
         }
         match effect {
             Effect::Show(shown) if options.json => json::event(line, options, shown)?,
-            Effect::Show(shown) => human::event(line, options, shown)?,
+            Effect::Show(shown) => {
+                let text = human::EventText {
+                    at: options.wall(shown.at),
+                    service: &shown.service,
+                    kind: filter::event_kind(shown.kind),
+                    summary: &shown.summary,
+                    by: shown.actor.as_ref().map(Into::into),
+                };
+                human::event(line, &options.look(), &text)?;
+            }
             Effect::Find(finding) if options.json => json::finding(line, options, finding)?,
-            Effect::Find(finding) => human::finding(line, options, finding)?,
+            Effect::Find(f) => {
+                let text = human::FindingText {
+                    at: options.wall(human::turn_at(f.state, f.at, f.detected_after_ns)),
+                    service: &f.service,
+                    kind: f.kind.name(),
+                    state: f.state,
+                    severity: f.severity,
+                    summary: &f.summary,
+                    resolution: f.resolution.as_deref(),
+                    by: f.actor.as_ref().map(Into::into),
+                };
+                human::finding(line, &options.look(), &text)?;
+            }
             Effect::Lost { source, count } if options.json => json::lost(line, source, *count)?,
-            Effect::Lost { source, count } => human::lost(line, options, source, *count)?,
+            Effect::Lost { source, count } => human::lost(line, &options.look(), source, Some(*count))?,
             _ => return Ok(false),
         }
         self.finish(out)?;
@@ -144,6 +175,14 @@ pub fn finding_line(finding: &Finding, wall_offset_ns: i64) -> Vec<u8> {
 }
 
 impl Options {
+    fn look(&self) -> Look {
+        Look {
+            color: self.color,
+            time_zone: self.time_zone.clone(),
+            dates: false,
+        }
+    }
+
     /// The wall-clock time of a boot-clock time; the epoch where that leaves the calendar.
     fn wall(&self, at: Nanos) -> Timestamp {
         wall(at, self.wall_offset_ns)

@@ -4,6 +4,7 @@
 //! a fixed time: every wait is for a condition and has a [`Deadline`].
 
 mod ask;
+mod attached;
 mod binaries;
 mod clock;
 mod daemon;
@@ -13,16 +14,19 @@ mod log;
 mod memory_group;
 mod network;
 mod nginx;
+mod probed;
 mod process;
 mod redis;
 mod sandbox;
 mod scene;
+pub mod schema;
 mod sentinel;
 mod stage;
 mod unit;
 mod watch;
 
 pub use ask::{Output, probe, run};
+pub use attached::Attached;
 pub use binaries::{faulty_binary, probe_binary};
 pub use clock::{Deadline, until};
 pub use daemon::{Daemon, Starter};
@@ -31,6 +35,7 @@ pub use log::{Actor, Finding, Line};
 pub use memory_group::MemoryGroup;
 pub use network::Network;
 pub use nginx::{Master, Nginx};
+pub use probed::Probed;
 pub use process::{Proc, children, kill, state};
 pub use redis::Redis;
 pub use sandbox::{Sandbox, free_port};

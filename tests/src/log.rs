@@ -28,6 +28,11 @@ impl Line {
         self.value["type"].as_str().unwrap_or_default()
     }
 
+    /// Of a finding, its kind.
+    pub fn finding_kind(&self) -> Option<&str> {
+        (self.kind() == "finding").then(|| self.value["kind"].as_str())?
+    }
+
     pub fn finding(&self) -> Option<Finding> {
         (self.kind() == "finding").then(|| {
             serde_json::from_value(self.value.clone())

@@ -413,7 +413,7 @@ impl Drop for Watch {
 }
 
 /// The tier that `PROBE_TEST_TIER` asks for.
-fn tier() -> Vec<String> {
+pub(crate) fn tier() -> Vec<String> {
     env::var("PROBE_TEST_TIER").map_or(Vec::new(), |tier| vec!["--tier".to_owned(), tier])
 }
 

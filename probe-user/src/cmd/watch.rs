@@ -1,116 +1,53 @@
-//! `probe watch`: live events and findings.
+//! `probe watch`: live events and findings, of the daemon or of this process itself.
 
-use std::{
-    io::{self, BufWriter, StdoutLock, Write},
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-    time::Duration,
-};
+mod attached;
+mod own;
 
-use anyhow::{Context, bail};
-use probe_user::{
-    clock,
-    config::{Config, load},
-    discover,
-    engine::Effect,
-    event::Event,
-    kernel::{Kernel, LoadOptions, LogLevel},
-    report::{Reporter, Watching as WatchingLine},
-    runtime::{Poller, Ready, Runtime, exe_ids},
-    sources::observer::{KernelTables, Observer},
-    trace,
-};
-use tokio::{io::unix::AsyncFd, signal::unix::SignalKind, time::sleep};
+use anyhow::bail;
+use probe_user::config::{Config, load};
 
-use crate::cli::{BpfLog, Watch};
+use crate::cli::{Reach, TierChoice, UsageError, Watch};
 
 pub(crate) fn run(args: &Watch) -> anyhow::Result<()> {
-    // What is declared wrongly is said before anything is loaded.
-    let declared = declared(args)?;
-    let mut kernel = Kernel::load(&LoadOptions {
-        bpf_log: args.bpf_log.map(log_level),
-        tier: args.tier.wanted(),
-        ..LoadOptions::default()
-    })?;
-    let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
-    let mut observer = Observer::new(tables)?;
-    let mut config = declared.unwrap_or_default();
-    if args.discover || config.services.is_empty() {
-        discover::declare(&mut config, &mut observer).context("cannot discover what listens here")?;
-    }
-    select(&mut config, &args.services)?;
-    if config.services.is_empty() {
-        bail!(
-            "nothing is declared, and nothing that listens or has a PID file under /run was found: start a daemon, or \
-             declare one with --unix PATH, --tcp PORT, --pid-file FILE, --exe PATH or --config FILE"
-        );
-    }
-    let exes = exe_ids(&config);
-    let epoch = format!("{:x}-{:x}", clock::now().0, std::process::id());
-    let wall_offset_ns = clock::wall_offset();
-    let trace = match &args.record {
-        None => None,
-        Some(path) => {
-            let header = trace::Header {
-                v: trace::VERSION,
-                r#type: trace::HeaderType::Trace,
-                probe: env!("CARGO_PKG_VERSION").to_owned(),
-                epoch: epoch.clone(),
-                wall_offset_ns,
-                kernel: kernel.facts().release.clone(),
-                tier: kernel.plan().tiers(),
-                config: config.clone(),
-                exes: exes.clone(),
-            };
-            Some(trace::Writer::create(path, &header)?)
+    let asks = args.since.is_some() || args.socket.is_some();
+    if let Some(option) = own_option(args) {
+        if asks {
+            let text = format!("--since and --socket ask the daemon, and {option} has probe watch by itself");
+            return Err(UsageError(text).into());
         }
+        return own::run(args);
+    }
+    let reach = Reach {
+        socket: args.socket.clone(),
+        config: None,
     };
-    let reporter = super::reporter(args.lines.json, args.lines.filter(), wall_offset_ns, epoch);
-    let log = kernel.log();
-    let runtime = Runtime::new(config.clone(), &exes, kernel, observer, trace)?;
-    let mut watch = Watching {
-        runtime,
-        out: Output {
-            reporter,
-            out: BufWriter::new(io::stdout().lock()),
-            error: None,
-        },
-    };
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let result = tokio.block_on(watch.follow(&config, args.duration, log));
-    watch.runtime.finish().context("the recording is not whole")?;
-    result
+    match attached::run(args, &super::client(&reach)?) {
+        Err(e) if !asks && attached::is_alone(&e) => {
+            tracing::info!("{e}; this process watches by itself");
+            own::run(args)
+        }
+        result => result,
+    }
 }
 
-/// What is declared by the options or the configuration. `None`: nothing is.
-fn declared(args: &Watch) -> anyhow::Result<Option<Config>> {
-    let by_options = args.declared.service();
-    if args.config.is_none()
-        && let Some(service) = by_options
-    {
-        return Ok(Some(Config {
-            services: vec![service],
-            ..Config::default()
-        }));
-    }
-    let loaded = load::load(args.config.as_deref(), Path::new(load::DIRECTORY))?;
-    let mut config = loaded.map(|l| l.config);
-    if let Some(service) = by_options {
-        config.get_or_insert_default().services.push(service);
-    }
-    Ok(config)
-}
-
-fn log_level(level: BpfLog) -> LogLevel {
-    match level {
-        BpfLog::Error => LogLevel::Error,
-        BpfLog::Warn => LogLevel::Warn,
-        BpfLog::Info => LogLevel::Info,
-        BpfLog::Debug => LogLevel::Debug,
-        BpfLog::Trace => LogLevel::Trace,
-    }
+/// An option that only a process can follow that watches by itself.
+fn own_option(args: &Watch) -> Option<&'static str> {
+    let d = &args.declared;
+    [
+        (args.discover, "--discover"),
+        (args.config.is_some(), "--config"),
+        (args.record.is_some(), "--record"),
+        (args.bpf_log.is_some(), "--bpf-log"),
+        (args.tier != TierChoice::Auto, "--tier"),
+        (!d.unix.is_empty(), "--unix"),
+        (!d.tcp.is_empty(), "--tcp"),
+        (!d.udp.is_empty(), "--udp"),
+        (d.pid.is_some(), "--pid"),
+        (d.pid_file.is_some(), "--pid-file"),
+        (d.exe.is_some(), "--exe"),
+    ]
+    .into_iter()
+    .find_map(|(given, option)| given.then_some(option))
 }
 
 /// Keeps the services of these names.
@@ -118,166 +55,19 @@ pub(super) fn select(config: &mut Config, names: &[String]) -> anyhow::Result<()
     if names.is_empty() {
         return Ok(());
     }
-    for name in names {
-        if !config.services.iter().any(|s| s.name == *name) {
-            let known: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
-            let hint =
-                load::nearest(name, &known).map_or(String::new(), |n| format!("; did you mean {n:?}?"));
-            bail!("no service is named {name:?}{hint}");
-        }
-    }
+    let known: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
+    expect_known(names, &known)?;
     config.services.retain(|s| names.contains(&s.name));
     Ok(())
 }
 
-struct Output {
-    reporter: Reporter,
-    out: BufWriter<StdoutLock<'static>>,
-    error: Option<io::Error>,
-}
-
-impl Output {
-    fn effect(&mut self, effect: &Effect) {
-        if let Err(e) = self.reporter.effect(&mut self.out, effect) {
-            self.error.get_or_insert(e);
+/// Each name is that of a service.
+pub(super) fn expect_known(names: &[String], known: &[&str]) -> anyhow::Result<()> {
+    match names.iter().find(|n| !known.contains(&n.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let hint = load::nearest(name, known).map_or(String::new(), |n| format!("; did you mean {n:?}?"));
+            bail!("no service is named {name:?}{hint}")
         }
     }
-
-    /// Hands out what was written, or the first error of writing.
-    fn flush(&mut self) -> io::Result<()> {
-        match self.error.take() {
-            Some(e) => Err(e),
-            None => self.out.flush(),
-        }
-    }
-}
-
-struct Watching {
-    runtime: Runtime,
-    out: Output,
-}
-
-impl Watching {
-    async fn follow(
-        &mut self,
-        config: &Config,
-        duration: Option<Duration>,
-        mut log: Option<probe_user::kernel::BpfLog>,
-    ) -> anyhow::Result<()> {
-        let mut term = tokio::signal::unix::signal(SignalKind::terminate())?;
-        let mut int = tokio::signal::unix::signal(SignalKind::interrupt())?;
-        let mut hup = tokio::signal::unix::signal(SignalKind::hangup())?;
-        let mut poller = Poller::new(&self.runtime)?;
-        // Registered twice over: tokio must not own what the poller waits on.
-        let ready_fd = register(poller.as_fd().try_clone_to_owned()?)?;
-        let log_fd = match &log {
-            Some(l) => Some(register(l.as_fd().try_clone_to_owned()?)?),
-            None => None,
-        };
-        let mut first = Vec::new();
-        self.runtime.begin(&mut |e| first.push(e));
-        for (service, main) in config.services.iter().zip(self.runtime.mains()) {
-            let line = WatchingLine::new(service, main, self.runtime.kernel().plan());
-            self.out.reporter.watching(&mut self.out.out, &line)?;
-        }
-        for effect in &first {
-            self.out.effect(effect);
-        }
-        self.out.flush()?;
-        let mut units = units(config);
-        let end = async {
-            match duration {
-                Some(d) => sleep(d).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(end);
-        loop {
-            poller.arm(self.runtime.deadline())?;
-            let out = &mut self.out;
-            let mut sink = |e: Effect| out.effect(&e);
-            tokio::select! {
-                biased;
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hup.recv() => break,
-                () = &mut end => break,
-                event = next_unit(&mut units) => self.runtime.tell(event, &mut sink),
-                guard = ready_fd.readable() => {
-                    let mut guard = guard?;
-                    let ready = poller.wait(false)?;
-                    // What is left stays ready, and nobody tells of it again.
-                    match ready == Ready::default() {
-                        true => guard.clear_ready(),
-                        false => guard.retain_ready(),
-                    }
-                    if ready.sources {
-                        self.runtime.drain(&mut sink);
-                    }
-                    if ready.deadline {
-                        self.runtime.tick(&mut sink);
-                    }
-                }
-                ready = readable(log_fd.as_ref()) => {
-                    ready?;
-                    if let Some(log) = &mut log {
-                        log.flush();
-                    }
-                }
-            }
-            self.out.flush()?;
-        }
-        // What happened until now is told.
-        let out = &mut self.out;
-        self.runtime.drain(&mut |e| out.effect(&e));
-        Ok(self.out.flush()?)
-    }
-}
-
-#[cfg(feature = "systemd")]
-type Units = Option<probe_user::sources::systemd::Units>;
-#[cfg(not(feature = "systemd"))]
-type Units = ();
-
-/// Follows the declared units, where there is a systemd to ask.
-#[cfg(feature = "systemd")]
-fn units(config: &Config) -> Units {
-    use probe_user::sources::{process, systemd};
-    let connected = systemd::Units::connect(config, None, |pid| process::read(pid).ok().flatten());
-    for (service, why) in &connected.cannot_see {
-        tracing::warn!("the unit of {service} is known by its cgroup only: {why}");
-    }
-    connected.units
-}
-
-#[cfg(not(feature = "systemd"))]
-fn units(_: &Config) -> Units {}
-
-#[cfg(feature = "systemd")]
-async fn next_unit(units: &mut Units) -> Event {
-    match units {
-        Some(units) => units.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-#[cfg(not(feature = "systemd"))]
-async fn next_unit(_: &mut Units) -> Event {
-    std::future::pending().await
-}
-
-async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
-    match fd {
-        Some(fd) => {
-            fd.readable().await?.clear_ready();
-            Ok(())
-        }
-        None => std::future::pending().await,
-    }
-}
-
-fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the OwnedFd is moved into the AsyncFd, so it stays open and the same for as long as it is registered.
-    unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }
-        .map_err(|e| io::Error::other(format!("cannot wait on a file descriptor: {e:?}")))
 }

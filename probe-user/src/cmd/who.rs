@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use jiff::tz::TimeZone;
 use probe_user::{
     report,
     who::{self, Options, State},
@@ -24,11 +23,7 @@ pub(crate) fn run(args: &Who) -> anyhow::Result<()> {
     if args.json {
         report::json_line(&mut line, &answer)?;
     } else {
-        let look = report::Look {
-            color: super::color(&io::stdout()),
-            time_zone: TimeZone::system(),
-        };
-        report::who(&mut line, &look, &answer)?;
+        report::who(&mut line, &super::look(), &answer)?;
     }
     let mut out = io::stdout().lock();
     out.write_all(&line)?;

@@ -223,10 +223,28 @@ impl Engine {
         else {
             return;
         };
+        // A predecessor that is still draining serves for itself.
+        let own = |holder: &ProcId| {
+            let Some(member) = service.members.get(holder) else {
+                return true;
+            };
+            let is_main = service
+                .main
+                .as_ref()
+                .is_some_and(|m| m.instance == member.instance);
+            let asked = service
+                .instances
+                .get(&member.instance)
+                .is_some_and(|i| !i.asked.is_empty());
+            is_main || service.decl.max_instances > 1 && !asked
+        };
         let served = |a| {
-            self.addresses
-                .get(a)
-                .is_some_and(|l| l.serving().next().is_some())
+            self.addresses.get(a).is_some_and(|l| {
+                l.serving().any(|e| {
+                    let mut holders = e.socket.holders.iter().map(|h| &h.process).peekable();
+                    holders.peek().is_none() || holders.any(own)
+                })
+            })
         };
         if !service.sites.iter().all(served) {
             return;

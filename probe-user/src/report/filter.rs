@@ -30,7 +30,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub(super) fn line_type(&self, t: LineType) -> bool {
+    /// Whether lines of this type are written.
+    pub fn line_type(&self, t: LineType) -> bool {
         self.only.is_empty() || self.only.contains(&t)
     }
 
@@ -44,7 +45,7 @@ impl Filter {
     }
 
     /// Whether findings of this kind are written.
-    pub(crate) fn finding(&self, kind: Kind) -> bool {
+    pub fn finding(&self, kind: Kind) -> bool {
         self.line_type(LineType::Finding) && self.kind(KindName::Finding(kind))
     }
 
@@ -126,6 +127,26 @@ impl UnknownName {
             text: text.to_owned(),
             nearest: crate::config::load::nearest(text, &expected),
             expected,
+        }
+    }
+}
+
+impl LineType {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        LINE_TYPES
+            .iter()
+            .find(|(t, _)| *t == self)
+            .map_or("line", |(_, name)| name)
+    }
+}
+
+impl KindName {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Event(kind) => event_kind(kind),
+            Self::Finding(kind) => kind.name(),
         }
     }
 }

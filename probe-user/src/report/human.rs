@@ -3,30 +3,30 @@
 use std::{
     collections::BTreeSet,
     io::{self, Write},
+    time::Duration,
 };
 
-use super::{Options, Watching, escape, filter};
+use jiff::Timestamp;
+
+use super::{
+    Watching, escape,
+    look::{DIM, GREEN, Look, PLAIN, RED, YELLOW},
+};
 use crate::{
     clock::Nanos,
-    engine::finding::{Finding, FindingState, Severity, Shown},
+    engine::finding::{FindingState, Severity},
     event::Process,
 };
 
-const RED: &str = "\x1b[1;31m";
-const YELLOW: &str = "\x1b[1;33m";
-const GREEN: &str = "\x1b[32m";
-const DIM: &str = "\x1b[2m";
-const PLAIN: &str = "\x1b[0m";
-
 pub(super) fn watching(
     line: &mut Vec<u8>,
-    options: &Options,
+    look: &Look,
     told: &mut BTreeSet<String>,
     w: &Watching,
 ) -> io::Result<()> {
-    color(line, options, DIM);
+    look.paint(line, DIM);
     line.extend_from_slice(b"watching ");
-    color(line, options, PLAIN);
+    look.paint(line, PLAIN);
     escape::text(line, &w.service)?;
     let mut separator = ": ";
     for address in &w.listen {
@@ -40,7 +40,7 @@ pub(super) fn watching(
         separator = ", ";
     }
     match w.main {
-        Some(id) => write!(line, "{separator}main process {}", id.pid)?,
+        Some(pid) => write!(line, "{separator}main process {pid}")?,
         None => write!(line, "{separator}not running")?,
     }
     // Each is told once, of the first service that it concerns; JSON has them all.
@@ -51,76 +51,129 @@ pub(super) fn watching(
         .map(String::as_str)
         .collect();
     if !news.is_empty() {
-        color(line, options, DIM);
+        look.paint(line, DIM);
         line.extend_from_slice(b" (cannot see ");
         escape::text(line, &news.join("; "))?;
         line.push(b')');
-        color(line, options, PLAIN);
+        look.paint(line, PLAIN);
     }
     Ok(())
 }
 
-pub(super) fn event(line: &mut Vec<u8>, options: &Options, s: &Shown) -> io::Result<()> {
-    head(line, options, s.at, &s.service)?;
-    write!(line, "{:<9} ", filter::event_kind(s.kind))?;
-    escape::text(line, &s.summary)?;
-    by(line, &s.summary, s.actor.as_ref())
+/// What a line says of an event.
+pub(super) struct EventText<'a> {
+    pub(super) at: Timestamp,
+    pub(super) service: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) summary: &'a str,
+    pub(super) by: Option<By<'a>>,
 }
 
-pub(super) fn finding(line: &mut Vec<u8>, options: &Options, f: &Finding) -> io::Result<()> {
-    // It opens at its cause; every other turn is told at its own time.
-    let told = match f.state {
-        FindingState::Opened => f.at,
-        _ => f.at + std::time::Duration::from_nanos(f.detected_after_ns),
-    };
-    head(line, options, told, &f.service)?;
+/// What a line says of a turn in a finding's life.
+pub(super) struct FindingText<'a> {
+    /// When that turn was.
+    pub(super) at: Timestamp,
+    pub(super) service: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) state: FindingState,
+    pub(super) severity: Severity,
+    pub(super) summary: &'a str,
+    pub(super) resolution: Option<&'a str>,
+    pub(super) by: Option<By<'a>>,
+}
+
+/// Who did it.
+pub(super) struct By<'a> {
+    pub(super) pid: u32,
+    pub(super) comm: &'a str,
+    pub(super) exe: Option<&'a str>,
+    pub(super) uid: Option<u32>,
+    pub(super) unit: Option<&'a str>,
+}
+
+impl<'a> From<&'a Process> for By<'a> {
+    fn from(p: &'a Process) -> Self {
+        Self {
+            pid: p.id.pid,
+            comm: &p.comm,
+            exe: p.exe.as_deref(),
+            uid: p.uid,
+            unit: p.unit.as_deref(),
+        }
+    }
+}
+
+/// It opens at its cause; every other turn is told at its own time.
+pub(super) fn turn_at(state: FindingState, at: Nanos, detected_after_ns: u64) -> Nanos {
+    match state {
+        FindingState::Opened => at,
+        _ => at + Duration::from_nanos(detected_after_ns),
+    }
+}
+
+pub(super) fn event(line: &mut Vec<u8>, look: &Look, e: &EventText<'_>) -> io::Result<()> {
+    head(line, look, e.at, e.service)?;
+    write!(line, "{:<9} ", e.kind)?;
+    escape::text(line, e.summary)?;
+    by(line, e.summary, e.by.as_ref())
+}
+
+pub(super) fn finding(line: &mut Vec<u8>, look: &Look, f: &FindingText<'_>) -> io::Result<()> {
+    head(line, look, f.at, f.service)?;
     let (word, how) = match (f.state, f.severity) {
         (FindingState::Resolved, _) => ("RESOLVED", GREEN),
         (_, Severity::Critical) => ("CRITICAL", RED),
         (_, Severity::Warning) => ("WARNING", YELLOW),
     };
-    color(line, options, how);
-    write!(line, "{word:<9} {}", f.kind.name())?;
-    color(line, options, PLAIN);
+    look.paint(line, how);
+    write!(line, "{word:<9} {}", f.kind)?;
+    look.paint(line, PLAIN);
     line.extend_from_slice(if f.state == FindingState::Updated {
         b" (updated): "
     } else {
         b": "
     });
-    match (&f.resolution, f.state) {
+    match (f.resolution, f.state) {
         (Some(resolution), FindingState::Resolved) => escape::text(line, resolution),
         _ => {
-            escape::text(line, &f.summary)?;
-            by(line, &f.summary, f.actor.as_ref())
+            escape::text(line, f.summary)?;
+            by(line, f.summary, f.by.as_ref())
         }
     }
 }
 
-pub(super) fn lost(line: &mut Vec<u8>, options: &Options, source: &str, count: u64) -> io::Result<()> {
-    color(line, options, YELLOW);
-    write!(
-        line,
-        "LOST {count} event{} of ",
-        if count == 1 { "" } else { "s" }
-    )?;
-    escape::text(line, source)?;
-    color(line, options, PLAIN);
-    line.extend_from_slice(b": verdicts are unknown until everything was read anew");
-    Ok(())
+/// `count` is `None` where it can't be known.
+pub(super) fn lost(line: &mut Vec<u8>, look: &Look, source: &str, count: Option<u64>) -> io::Result<()> {
+    let (what, why) = match source {
+        "stream" => (
+            "line",
+            "this reader was too slow for them, or asked for what is no longer kept",
+        ),
+        "epoch" => (
+            "line",
+            "the daemon began anew, and what it said last may be missing",
+        ),
+        "history" => ("line", "they could not be written"),
+        _ => ("event", "verdicts are unknown until everything was read anew"),
+    };
+    look.paint(line, YELLOW);
+    match count {
+        Some(1) => write!(line, "LOST 1 {what}")?,
+        Some(count) => write!(line, "LOST {count} {what}s")?,
+        None => write!(line, "LOST some {what}s")?,
+    }
+    if what == "event" {
+        line.extend_from_slice(b" of ");
+        escape::text(line, source)?;
+    }
+    look.paint(line, PLAIN);
+    write!(line, ": {why}")
 }
 
-fn head(line: &mut Vec<u8>, options: &Options, at: Nanos, service: &str) -> io::Result<()> {
-    let local = options.wall(at).to_zoned(options.time_zone.clone());
-    color(line, options, DIM);
-    write!(
-        line,
-        "{:02}:{:02}:{:02}.{:03}",
-        local.hour(),
-        local.minute(),
-        local.second(),
-        local.millisecond()
-    )?;
-    color(line, options, PLAIN);
+fn head(line: &mut Vec<u8>, look: &Look, at: Timestamp, service: &str) -> io::Result<()> {
+    look.paint(line, DIM);
+    look.time(line, at)?;
+    look.paint(line, PLAIN);
     line.push(b' ');
     let start = line.len();
     escape::text(line, service)?;
@@ -131,9 +184,9 @@ fn head(line: &mut Vec<u8>, options: &Options, at: Nanos, service: &str) -> io::
 }
 
 /// Says who did it, unless the sentence has already named that pid.
-fn by(line: &mut Vec<u8>, summary: &str, actor: Option<&Process>) -> io::Result<()> {
+fn by(line: &mut Vec<u8>, summary: &str, actor: Option<&By<'_>>) -> io::Result<()> {
     let Some(actor) = actor else { return Ok(()) };
-    let pid = actor.id.pid.to_string();
+    let pid = actor.pid.to_string();
     if summary
         .split(|c: char| !c.is_ascii_digit())
         .any(|word| word == pid)
@@ -141,25 +194,19 @@ fn by(line: &mut Vec<u8>, summary: &str, actor: Option<&Process>) -> io::Result<
         return Ok(());
     }
     line.extend_from_slice(b", by ");
-    escape::text(line, if actor.comm.is_empty() { "?" } else { &actor.comm })?;
+    escape::text(line, if actor.comm.is_empty() { "?" } else { actor.comm })?;
     write!(line, " ({pid}")?;
-    if let Some(exe) = &actor.exe {
+    if let Some(exe) = actor.exe {
         line.extend_from_slice(b", ");
         escape::text(line, exe)?;
     }
     if let Some(uid) = actor.uid {
         write!(line, ", uid {uid}")?;
     }
-    if let Some(unit) = &actor.unit {
+    if let Some(unit) = actor.unit {
         line.extend_from_slice(b", ");
         escape::text(line, unit)?;
     }
     line.push(b')');
     Ok(())
-}
-
-fn color(line: &mut Vec<u8>, options: &Options, code: &str) {
-    if options.color {
-        line.extend_from_slice(code.as_bytes());
-    }
 }

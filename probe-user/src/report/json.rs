@@ -38,7 +38,7 @@ pub(super) fn watching(line: &mut Vec<u8>, w: &Watching) -> io::Result<()> {
             service: &w.service,
             listen: &w.listen,
             pid_file: w.pid_file.as_deref(),
-            main: w.main.map(|id| Pid { pid: id.pid }),
+            main: w.main.map(|pid| Pid { pid }),
             tier: &w.tier,
             cannot_see: &w.cannot_see,
         },

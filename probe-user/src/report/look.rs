@@ -1,8 +1,11 @@
 //! How answers look that are no stream: colours, and times as a person tells them.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 
 pub(super) const RED: &str = "\x1b[1;31m";
 pub(super) const YELLOW: &str = "\x1b[1;33m";
@@ -16,6 +19,8 @@ pub struct Look {
     pub color: bool,
     /// For times of day.
     pub time_zone: TimeZone,
+    /// Times have their day: they may be long ago.
+    pub dates: bool,
 }
 
 impl Look {
@@ -23,6 +28,22 @@ impl Look {
         if self.color {
             out.extend_from_slice(code.as_bytes());
         }
+    }
+
+    /// The time of day, with the day where that may be another one.
+    pub(super) fn time(&self, out: &mut Vec<u8>, at: Timestamp) -> io::Result<()> {
+        let local = at.to_zoned(self.time_zone.clone());
+        if self.dates {
+            write!(out, "{} ", local.date())?;
+        }
+        write!(
+            out,
+            "{:02}:{:02}:{:02}.{:03}",
+            local.hour(),
+            local.minute(),
+            local.second(),
+            local.millisecond()
+        )
     }
 
     pub(super) fn painted(&self, out: &mut Vec<u8>, code: &str, text: &str) {

@@ -94,10 +94,7 @@ fn watching() -> Watching {
             "tcp:80".parse().unwrap(),
         ],
         pid_file: Some("/run/anna/annad.pid".into()),
-        main: Some(ProcId {
-            pid: 812,
-            start_ticks: 1,
-        }),
+        main: Some(812),
         tier: [("unix_socket".to_owned(), "tracepoint".to_owned())].into(),
         cannot_see: vec!["failed binds".into()],
     }

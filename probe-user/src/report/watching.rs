@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     address::Address,
+    api::types::ServiceStatus,
     config::Service,
     event::ProcId,
     kernel::{Plan, Tier},
@@ -15,7 +16,8 @@ pub struct Watching {
     pub service: String,
     pub listen: Vec<Address>,
     pub pid_file: Option<String>,
-    pub main: Option<ProcId>,
+    /// The pid of the main process.
+    pub main: Option<u32>,
     /// The tier of each subject: `unix_socket`, `inet_socket`, `signal`, `process`.
     pub tier: BTreeMap<String, String>,
     /// What this tier can never see for the service.
@@ -29,13 +31,27 @@ impl Watching {
             service: service.name.clone(),
             listen: service.listen.clone(),
             pid_file: service.pid_file.clone(),
-            main,
+            main: main.map(|id| id.pid),
             tier: plan.tiers(),
             cannot_see: blind_spots(plan)
                 .filter(|b| (b.concerns)(service))
                 .map(|b| b.what.to_owned())
                 .chain(plan.lacks.iter().map(ToString::to_string))
                 .collect(),
+        }
+    }
+}
+
+impl From<&ServiceStatus> for Watching {
+    /// As the daemon tells it.
+    fn from(s: &ServiceStatus) -> Self {
+        Self {
+            service: s.service.clone(),
+            listen: s.listeners.iter().map(|l| l.address.clone()).collect(),
+            pid_file: s.pid_file.clone(),
+            main: s.main.as_ref().map(|m| m.pid),
+            tier: s.tier.clone(),
+            cannot_see: s.cannot_see.clone(),
         }
     }
 }

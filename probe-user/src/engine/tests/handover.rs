@@ -119,3 +119,19 @@ fn a_new_master_that_the_pid_file_names_is_not_stopped_with_the_old_one() {
         w.opened()
     );
 }
+
+/// What only the old one answers is not the new one's.
+#[test]
+fn a_predecessor_that_is_draining_makes_nobody_ready() {
+    let mut w = World::new(service());
+    w.start(50);
+    assert_eq!(w.count(EventKind::Ready), 1);
+    w.signal(50, Signal::TERM, 99, Disposition::Caught);
+    w.exec(51);
+    w.write_pid_file(51);
+    let view = w.engine.views().remove(0);
+    assert_eq!((view.generation, view.ready), (2, false), "{view:#?}");
+    w.listen(51);
+    assert_eq!(w.count(EventKind::Ready), 2);
+    assert!(w.engine.views().remove(0).ready);
+}
