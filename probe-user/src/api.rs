@@ -13,6 +13,7 @@ mod serve;
 mod services;
 mod status;
 pub mod types;
+mod who;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -16,6 +16,7 @@ use super::{
     guard::{Guard, guard},
     openapi, services,
     types::{Findings, Health, OneService, Reloaded, Services},
+    who,
 };
 
 /// Bytes that a question may have.
@@ -114,6 +115,17 @@ pub(super) fn routes() -> Vec<Route> {
             answer: Content::Lines,
             refusals: &[],
             handler: get!(events::events),
+        },
+        Route {
+            method: Method::GET,
+            path: "/v1/who",
+            operation: "who",
+            summary: "Who holds an address, and whether somebody who connects to it reaches them",
+            query: Some(schema::<who::Who>),
+            body: None,
+            answer: Content::Json(schema::<crate::who::Answer>),
+            refusals: &[],
+            handler: get!(who::who),
         },
         Route {
             method: Method::POST,
