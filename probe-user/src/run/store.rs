@@ -237,7 +237,7 @@ impl Runs {
         let (service, identity, command, phase) = (get(0)?, get(1)?, get(2)?, get(3)?);
         let boot: Option<String> = row.get(4).map_err(&fail)?;
         let id = match (number(5)?, number(6)?) {
-            (Some(pid), Some(start)) => u32::try_from(pid).ok().zip(u64::try_from(start).ok()),
+            (Some(pid), Some(start)) => u32::try_from(pid).ok().zip(Some(start.cast_unsigned())),
             _ => None,
         };
         let inode = number(7)?.map(i64::cast_unsigned);
