@@ -1,10 +1,10 @@
 //! Every run that was not over: each is kept by a `probe run` of its own.
 
-use std::{ffi::OsString, process::Command};
+use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};
 
 use anyhow::Context;
 use nix::sys::{
-    signal::{SigSet, Signal},
+    signal::{SigSet, SigmaskHow, Signal},
     signalfd::SignalFd,
     wait::{WaitPidFlag, WaitStatus, waitpid},
 };
@@ -40,7 +40,9 @@ fn keep(args: &Run, config: &Config) -> anyhow::Result<Option<u8>> {
     ] {
         set.add(signal);
     }
-    set.thread_block().context("cannot block signals")?;
+    let before = set
+        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+        .context("cannot block signals")?;
     let signals = SignalFd::new(&set).context("cannot take signals")?;
     let mut keepers = Vec::new();
     for row in &rows {
@@ -51,6 +53,11 @@ fn keep(args: &Run, config: &Config) -> anyhow::Result<Option<u8>> {
         command.arg("--keep-log-size").arg(size);
         if let Some(config) = &args.config {
             command.arg("--config").arg(config);
+        }
+        // Whatever it runs would start with them blocked, too, and never hear that it is to stop.
+        // SAFETY: sigprocmask is async-signal-safe, and the closure touches nothing else.
+        unsafe {
+            command.pre_exec(move || Ok(before.thread_set_mask()?));
         }
         let child = command
             .spawn()
