@@ -28,10 +28,17 @@ fn read(path: &Path) -> String {
 /// Every page that people read.
 fn pages() -> Vec<PathBuf> {
     let root = root();
-    let mut pages: Vec<PathBuf> = ["README", "ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY", "tests/README"]
-        .iter()
-        .map(|name| root.join(format!("{name}.md")))
-        .collect();
+    let mut pages: Vec<PathBuf> = [
+        "README",
+        "ARCHITECTURE",
+        "CHANGELOG",
+        "CONTRIBUTING",
+        "SECURITY",
+        "tests/README",
+    ]
+    .iter()
+    .map(|name| root.join(format!("{name}.md")))
+    .collect();
     let mut folders = vec![root.join("docs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("docs").flatten() {
@@ -194,7 +201,9 @@ fn configurations_and_json_are_valid() {
             match block.kind.as_str() {
                 "toml" => check(&what, &block.text),
                 "json" if !block.text.contains('…') => {
-                    for line in serde_json::Deserializer::from_str(&block.text).into_iter::<serde_json::Value>() {
+                    for line in
+                        serde_json::Deserializer::from_str(&block.text).into_iter::<serde_json::Value>()
+                    {
                         line.unwrap_or_else(|e| panic!("{what}: {e}"));
                     }
                 }
@@ -208,7 +217,10 @@ fn configurations_and_json_are_valid() {
     let (_, examples) = shipped.split_once("\n# [[service]]").expect("examples");
     let examples: Vec<&str> = examples.lines().map(|l| l.trim_start_matches("# ")).collect();
     let examples = examples.join("\n").replace("/usr/local/bin/page", "/bin/true");
-    check("the comments of packaging/etc/probe.toml", &format!("[[service]]{examples}"));
+    check(
+        "the comments of packaging/etc/probe.toml",
+        &format!("[[service]]{examples}"),
+    );
     assert!(count > 5, "only {count} configurations were found");
 }
 
@@ -223,12 +235,19 @@ fn shell_blocks_name_options_that_exist() {
                 problems.push(format!("{what}: {parsed:?}"));
             }
             for line in block.text.lines() {
-                let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+                let words: Vec<&str> = line
+                    .split('#')
+                    .next()
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .collect();
                 let words = words.strip_prefix(&["sudo"]).unwrap_or(&words);
                 let Some(arguments) = words.strip_prefix(&["probe"]) else {
                     continue;
                 };
-                let end = arguments.iter().position(|w| matches!(*w, "|" | ">" | "&&" | ";" | "&" | "--"));
+                let end = arguments
+                    .iter()
+                    .position(|w| matches!(*w, "|" | ">" | "&&" | ";" | "&" | "--"));
                 // With this last, options are parsed and nothing is done.
                 let mut command = probe(&arguments[..end.unwrap_or(arguments.len())]);
                 let output = run(command.arg("--help"));
@@ -396,5 +415,8 @@ fn the_judge_of_output_is_strict() {
     assert!(!fits(&["a"], &["a", "b"]));
     assert!(!fits(&["a…c"], &["a b"]));
     assert!(!fits(&["a"], &[]));
-    assert_eq!(plain("12:30 /tmp/probe-test-aB3/x (77)"), "0:0 /tmp/probe-test-*/x (0)");
+    assert_eq!(
+        plain("12:30 /tmp/probe-test-aB3/x (77)"),
+        "0:0 /tmp/probe-test-*/x (0)"
+    );
 }

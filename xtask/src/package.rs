@@ -5,7 +5,7 @@ mod deb;
 mod pages;
 mod static_build;
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use crate::{child, workspace};
 
@@ -20,24 +20,49 @@ pub(crate) struct Args {
     /// Also install, upgrade, remove and purge it in a fresh Debian, and list what is left (needs root)
     #[arg(long)]
     test: bool,
+    /// What cargo builds it with; `dev` is enough to try the packaging
+    #[arg(long, default_value = "release", value_name = "PROFILE")]
+    profile: String,
+}
+
+impl Args {
+    /// Where cargo puts what it builds this way, below the target directory.
+    fn directory(&self) -> &str {
+        match self.profile.as_str() {
+            "dev" => "debug",
+            other => other,
+        }
+    }
+
+    /// A build of the program.
+    fn cargo(&self) -> Command {
+        let mut cargo = workspace::cargo();
+        cargo.args([
+            "build",
+            "--profile",
+            &self.profile,
+            "--package",
+            "probe-user",
+            "--bin",
+            "probe",
+        ]);
+        cargo
+    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.static_build {
-        let program = static_build::build()?;
+        let program = static_build::build(args)?;
         println!("{}", program.display());
         return Ok(());
     }
-    child::show(
-        workspace::cargo().args(["build", "--release", "--package", "probe-user", "--bin", "probe"]),
-        LIMIT,
-    )?;
-    pages::write()?;
-    let package = deb::build("1")?;
+    child::show(&mut args.cargo(), LIMIT)?;
+    pages::write(&workspace::target_dir()?.join(args.directory()).join("probe"))?;
+    let package = deb::build("1", &args.profile)?;
     println!("{}", package.display());
     if args.test {
         // The same program under a later number.
-        let later = deb::build("2")?;
+        let later = deb::build("2", &args.profile)?;
         chroot::test(&package, &later)?;
     }
     Ok(())

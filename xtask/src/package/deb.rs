@@ -16,24 +16,18 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Finds out which packages the program's libraries are in.
 const PACKAGES: [&str; 2] = ["dpkg-dev", "xz-utils"];
 
-/// Packages the release build. `revision` is what follows the program's own version.
-pub(super) fn build(revision: &str) -> anyhow::Result<PathBuf> {
+/// Packages what was built with that profile. `revision` is what follows the program's own version.
+pub(super) fn build(revision: &str, profile: &str) -> anyhow::Result<PathBuf> {
     apt::install(&PACKAGES)?;
     let program = cargo_deb()?;
     let directory = workspace::target_dir()?.join("debian");
     let mut command = Command::new(&program);
     command
-        .args([
-            "--package",
-            "probe-user",
-            "--no-build",
-            "--deb-revision",
-            revision,
-            "--output",
-        ])
+        .args(["--package", "probe-user", "--no-build", "--profile", profile])
+        .args(["--deb-revision", revision, "--output"])
         .arg(&directory)
         .current_dir(workspace::root());
-    let output = child::capture(&mut command, LIMIT).context("package the release build")?;
+    let output = child::capture(&mut command, LIMIT).context("package the program")?;
     // It prints the path alone.
     let path = output.lines().last().unwrap_or_default();
     Ok(workspace::root().join(path))

@@ -1,6 +1,11 @@
 //! What the program says of itself: manual pages and completions, for the package.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::Context;
 
@@ -15,9 +20,8 @@ fn directory() -> PathBuf {
     workspace::root().join("target/package")
 }
 
-/// Has the release build write them.
-pub(super) fn write() -> anyhow::Result<()> {
-    let probe = workspace::target_dir()?.join("release/probe");
+/// Has the program write them.
+pub(super) fn write(probe: &Path) -> anyhow::Result<()> {
     let (pages, scripts) = (directory().join("man"), directory().join("completions"));
     for made in [&pages, &scripts] {
         // A page of a command that is no more would be packaged too.
@@ -26,14 +30,14 @@ pub(super) fn write() -> anyhow::Result<()> {
         }
         fs::create_dir_all(made).with_context(|| format!("create {}", made.display()))?;
     }
-    child::capture(Command::new(&probe).arg("man").arg(&pages), LIMIT)?;
+    child::capture(Command::new(probe).arg("man").arg(&pages), LIMIT)?;
     let configuration = child::capture(
-        Command::new(&probe).args(["config", "schema", "--format", "man"]),
+        Command::new(probe).args(["config", "schema", "--format", "man"]),
         LIMIT,
     )?;
     fs::write(pages.join("probe.toml.5"), configuration).context("write probe.toml.5")?;
     for (shell, name) in COMPLETIONS {
-        let script = child::capture(Command::new(&probe).args(["completions", shell]), LIMIT)?;
+        let script = child::capture(Command::new(probe).args(["completions", shell]), LIMIT)?;
         fs::write(scripts.join(name), script).with_context(|| format!("write {name}"))?;
     }
     Ok(())

@@ -4,14 +4,14 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
 
-use super::LIMIT;
+use super::{Args, LIMIT};
 use crate::{apt, child, workspace};
 
 const TRIPLE: &str = "x86_64-unknown-linux-musl";
 /// musl's compiler: SQLite is written in C.
 const PACKAGES: [&str; 2] = ["musl-tools", "binutils"];
 
-pub(super) fn build() -> anyhow::Result<PathBuf> {
+pub(super) fn build(args: &Args) -> anyhow::Result<PathBuf> {
     apt::install(&PACKAGES)?;
     let mut rustup = Command::new("rustup");
     rustup
@@ -20,13 +20,11 @@ pub(super) fn build() -> anyhow::Result<PathBuf> {
     child::show(&mut rustup, LIMIT).with_context(|| {
         format!("Rust's standard library for {TRIPLE} is missing, and Debian has no package of it")
     })?;
-    child::show(
-        workspace::cargo()
-            .args(["build", "--release", "--package", "probe-user", "--bin", "probe"])
-            .args(["--target", TRIPLE]),
-        LIMIT,
-    )?;
-    let program = workspace::target_dir()?.join(TRIPLE).join("release/probe");
+    child::show(args.cargo().args(["--target", TRIPLE]), LIMIT)?;
+    let program = workspace::target_dir()?
+        .join(TRIPLE)
+        .join(args.directory())
+        .join("probe");
     let mut readelf = Command::new("readelf");
     let dynamic = child::capture(
         readelf.args(["--dynamic", "--program-headers"]).arg(&program),
