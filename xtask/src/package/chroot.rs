@@ -16,15 +16,19 @@ use crate::{apt, child, vm, workspace};
 
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// What dpkg itself keeps books in; probe's name in them is looked for below.
-const BOOKS: [&str; 5] = [
+/// What dpkg and apt keep books in; what dpkg knows of probe is asked below.
+const BOOKS: [&str; 6] = [
     "var/lib/dpkg/",
+    "var/lib/apt/",
     "var/log/",
     "var/cache/",
     // The group files' predecessors, which groupadd and groupdel write.
     "etc/group-",
     "etc/gshadow-",
 ];
+
+/// What makes systemd start it.
+const WANTED: &str = "etc/systemd/system/multi-user.target.wants/probe.service";
 
 /// # Errors
 /// Names what does not work, or what is left.
@@ -52,19 +56,25 @@ pub(super) fn test(package: &Path, later: &Path) -> anyhow::Result<()> {
     root.check_installed()?;
     // What an administrator has changed stays.
     let file = root.path().join("etc/probe/probe.toml");
-    let mut text = fs::read_to_string(&file)?;
+    let mut text = fs::read_to_string(&file).context("read the default configuration")?;
     text.push_str("\n[[service]]\nname = \"ours\"\nlisten = [\"tcp:8080\"]\n");
     fs::write(&file, &text)?;
-    fs::write(root.path().join("etc/probe/probe.d/more.toml"), "")?;
-    fs::write(root.path().join("var/lib/probe/probe.db"), "history")?;
-    root.run(&["deb-systemd-helper", "disable", "probe.service"])?;
+    for (path, text) in [
+        ("etc/probe/probe.d/more.toml", ""),
+        ("var/lib/probe/probe.db", "history"),
+    ] {
+        fs::write(root.path().join(path), text).with_context(|| format!("write /{path}"))?;
+    }
+    ensure!(root.is_enabled(), "the installation did not enable the unit");
+    // As `systemctl disable` does it.
+    fs::remove_file(root.path().join(WANTED)).context("disable the unit")?;
     root.run(&["dpkg", "--install", &named(later)])?;
     root.check_installed()?;
     ensure!(
         fs::read_to_string(&file)? == text,
         "the upgrade changed probe.toml"
     );
-    ensure!(!root.enabled(), "the upgrade enabled a unit that was disabled");
+    ensure!(!root.is_enabled(), "the upgrade enabled a unit that was disabled");
     println!("package: upgraded; a changed configuration and a disabled unit stay as they are");
 
     root.run(&["dpkg", "--remove", "probe"])?;
@@ -137,10 +147,8 @@ impl Root {
         child::capture(&mut unshare, LIMIT)
     }
 
-    fn enabled(&self) -> bool {
-        self.path()
-            .join("etc/systemd/system/multi-user.target.wants/probe.service")
-            .is_symlink()
+    fn is_enabled(&self) -> bool {
+        self.path().join(WANTED).is_symlink()
     }
 
     /// The program runs there, its group and its directories exist, and so do its pages.

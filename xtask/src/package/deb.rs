@@ -20,7 +20,8 @@ const PACKAGES: [&str; 2] = ["dpkg-dev", "xz-utils"];
 pub(super) fn build(revision: &str, profile: &str) -> anyhow::Result<PathBuf> {
     apt::install(&PACKAGES)?;
     let program = cargo_deb()?;
-    let directory = workspace::target_dir()?.join("debian");
+    // cargo-deb removes packages of other revisions that lie where it writes.
+    let directory = workspace::target_dir()?.join("debian").join(revision);
     let mut command = Command::new(&program);
     command
         .args(["--package", "probe-user", "--no-build", "--profile", profile])
