@@ -70,6 +70,10 @@ impl Attached {
         self.proc.pid()
     }
 
+    pub fn signal(&self, signal: Signal) {
+        self.proc.signal(signal);
+    }
+
     pub fn lines(&self) -> Vec<Line> {
         self.log.lines()
     }

@@ -1,8 +1,8 @@
-//! `probe history`: what the daemon's store has kept, without the daemon.
+//! `probe history`: what the daemon has kept.
 
 use std::{path::Path, time::Duration};
 
-use probe_tests::{Output, Sandbox, probe, run, schema::assert_fits};
+use probe_tests::{Daemon, Output, Probed, Sandbox, probe, run, schema::assert_fits, until};
 use probe_user::{
     clock::{self, Wall},
     config::Retention,
@@ -148,4 +148,41 @@ fn where_nothing_was_kept() {
     let output = run(&mut probe(&["history", "--kind", "crahsed"]));
     assert_eq!(output.code, Some(2), "{output:?}");
     assert!(output.stderr.contains("did you mean \"crashed\"?"), "{output:?}");
+}
+
+/// What a real daemon has said is there, also when it has ended.
+#[test]
+fn what_a_daemon_said() {
+    let sandbox = Sandbox::new();
+    let exe = Daemon::install(&sandbox, "annad");
+    let mut probed = Probed::start(&sandbox, &Daemon::service("annad", &exe, "expected = false"));
+    let daemon = Daemon::at(&exe).tcp(0).start();
+    probed.ask_json(&["wait", "annad", "--ready", "--timeout", "10s"]);
+    daemon.kill("KILL");
+    daemon.wait_gone();
+    let crashed = |probed: &Probed| {
+        probed.ask(&[
+            "history",
+            "--since",
+            "1h",
+            "--service",
+            "annad",
+            "--kind",
+            "crashed",
+            "--json",
+        ])
+    };
+    until("the crash is kept", || !crashed(&probed).stdout.is_empty());
+    let output = crashed(&probed);
+    let line: Value = serde_json::from_str(&output.stdout).expect("one line");
+    assert_fits("lines", &line);
+    assert_eq!(
+        (&line["kind"], &line["state"]),
+        (&"crashed".into(), &"opened".into())
+    );
+    let told = |probed: &Probed, kind: &str| probed.ask(&["history", "--kind", kind]).stdout;
+    assert!(told(&probed, "exit").contains(&format!("annad ({}) was killed by KILL", daemon.pid())));
+    probed.stop();
+    assert_eq!(crashed(&probed).stdout, output.stdout);
+    assert!(told(&probed, "ready").contains(&format!("annad ({}) is ready, generation 1", daemon.pid())));
 }

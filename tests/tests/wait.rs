@@ -1,18 +1,15 @@
 //! `probe wait`: returns when it is so, not later, and never for the wrong process.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    io::{BufRead, BufReader, Read},
     process::Stdio,
     sync::mpsc::{self, Receiver},
     thread,
     time::Duration,
 };
 
-use probe_tests::{
-    Daemon, Deadline, Probed, Proc, Sandbox, free_port, probe, run, schema::assert_fits, until,
-};
-use serde_json::{Value, json};
+use probe_tests::{Daemon, Deadline, Probed, Proc, Sandbox, free_port, schema::assert_fits, until};
+use serde_json::Value;
 
 /// A wait that goes on beside the test.
 struct Waiting {
@@ -192,65 +189,39 @@ fn an_old_process_that_is_draining_is_never_ready() {
     assert!(old.process().is_alive());
 }
 
-/// Where process 1 is systemd, `systemd_start_limit` has it give up; here the daemon's answers say that somebody did.
+/// Here probe's own healing gives up; `systemd_start_limit` has systemd do so.
 #[test]
 fn a_service_that_was_given_up_is_not_waited_for() {
     let sandbox = Sandbox::new();
-    let socket = sandbox.path("probe.sock");
-    let listener = UnixListener::bind(&socket).expect("bind");
-    let answers = thread::spawn(move || {
-        let accept = || {
-            let mut stream = listener.accept().expect("a client").0;
-            let head = head(&mut stream);
-            (stream, head)
-        };
-        let (mut events, asked) = accept();
-        assert!(asked.starts_with("GET /v1/events?service=annad "), "{asked}");
-        let head = "HTTP/1.1 200 OK\r\nprobe-epoch: e\r\nprobe-cursor: 1\r\n\r\n";
-        events.write_all(head.as_bytes()).expect("the client listens");
-        for gave_up in [false, true] {
-            let (mut stream, asked) = accept();
-            assert!(asked.starts_with("GET /v1/services/annad "), "{asked}");
-            let body = given_up(gave_up).to_string();
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(answer.as_bytes()).expect("the client reads");
-            let line =
-                "{\"v\":1,\"type\":\"lost\",\"source\":\"ring\",\"count\":1,\"epoch\":\"e\",\"cursor\":2}\n";
-            // The second one comes when the client has gone.
-            _ = events.write_all(line.as_bytes());
-        }
-    });
-    let output = run(probe(&["wait", "annad", "--ready", "--timeout", "1h", "--socket"]).arg(&socket));
-    assert_eq!(output.code, Some(1), "{output:?}");
-    assert_eq!(
-        output.stderr,
-        "probe: annad will not be ready: whoever restarts it gave up: systemd gave up annad.service\n"
+    let exe = Daemon::install(&sandbox, "annad");
+    let (path, gate) = (sandbox.path("annad.sock"), sandbox.path("gate"));
+    let heal = format!(
+        "listen = [\"unix:{}\"]\nheal = {{ restart = [\"/bin/sh\", \"-c\", \"read gate < $0; exit 1\", {gate:?}], \
+         backoff = \"10ms..20ms\", give_up_after = 1 }}",
+        path.display()
     );
-    answers.join().expect("each was asked for");
-}
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    let probed = Probed::start(&sandbox, &Daemon::service("annad", &exe, &heal));
+    let daemon = Daemon::at(&exe).unix(&path).start();
+    probed.ask_json(&["wait", "annad", "--ready", "--timeout", "10s"]);
+    daemon.kill("KILL");
+    daemon.wait_gone();
 
-fn head(stream: &mut UnixStream) -> String {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
-        head.extend(byte);
-    }
-    String::from_utf8_lossy(&head).into_owned()
-}
+    // The attempt goes on for as long as the gate is shut.
+    let mut waiting = Waiting::begin(&probed, &["annad", "--ready", "--timeout", "1h"]);
+    waiting.goes_on();
+    std::fs::write(&gate, "go on\n").expect("whoever restarts it reads");
+    assert_eq!(waiting.proc.wait().code(), Some(1));
+    waiting.says("probe: annad will not be ready: whoever restarts it gave up: ");
 
-fn given_up(gave_up: bool) -> Value {
-    let finding = json!({
-        "id": "1", "state": "opened", "kind": "crash-loop", "service": "annad", "severity": "critical", "subject": "annad",
-        "cause": "c", "at": "2026-01-02T03:04:05Z", "boot_ns": 1, "actor": null, "evidence": [],
-        "summary": "systemd gave up annad.service", "facts": { "gave_up": gave_up },
-    });
-    let service = json!({
-        "service": "annad", "verdict": "finding", "expected": true, "main": null, "main_since_ns": null, "instances": 0,
-        "members": 0, "generation": 5, "restarts": 4, "ready": false, "listeners": [], "pid_file": null,
-        "unit": "annad.service", "heartbeat_age_ns": null, "stopping": null, "last_end": null, "gave_up": gave_up,
-        "findings": [finding], "silenced": null, "tier": {}, "cannot_see": [],
-    });
-    json!({ "v": 1, "epoch": "e", "cursor": 1, "service": service })
+    // Whoever comes later need not wait either.
+    let output = probed.ask(&["wait", "annad", "--ready", "--timeout", "1h"]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(
+        output.stderr.contains("probe gave up after 1 attempts"),
+        "{output:?}"
+    );
+    probed.ask_json(&["wait", "annad", "--stopped"]);
 }
 
 #[test]

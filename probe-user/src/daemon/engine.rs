@@ -23,6 +23,7 @@ use crate::{
         view::{Life, ServiceView},
     },
     kernel::{Kernel, LoadError, LoadOptions},
+    metrics::Timings,
     report::Watching,
     runtime::{Poller, Runtime, RuntimeError, Waker, exe_ids},
     sources::{
@@ -72,6 +73,8 @@ pub struct Start {
     /// Shall the thread have a real-time priority?
     pub realtime: bool,
     pub load: LoadOptions,
+    /// What the thread measures itself by.
+    pub timings: Arc<Timings>,
 }
 
 /// Asks the engine's thread. Clones ask the same one.
@@ -285,6 +288,7 @@ impl Drive {
         }
         let exes = exe_ids(&config);
         let mut runtime = Runtime::new(config, &exes, kernel, observer, None)?;
+        runtime.measure(start.timings);
         let poller = Poller::new(&runtime).map_err(StartError::Thread)?;
         for (service, life) in &start.remembered {
             runtime.remember(service, life.generation, life.main);

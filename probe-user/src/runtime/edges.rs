@@ -30,11 +30,18 @@ impl Runtime {
         // daemon removed its PID file before it exited must be known then, and after what came before that exit.
         let mut records = std::mem::take(&mut self.records);
         let names = &mut self.names;
-        let taken = self.ring.drain(BATCH, |mut event, file| {
+        let (taken, bytes) = self.ring.drain(BATCH, |mut event, file| {
             if names.resolve(&mut event.what, file) {
                 records.push(event);
             }
         });
+        self.ring_bytes += bytes;
+        if taken > 0 {
+            self.timings.ring(self.ring_bytes, self.ring.size());
+        }
+        if taken < BATCH {
+            self.ring_bytes = 0;
+        }
         let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
         // What an end means can hang on what was lost before it.
         if exit.is_some() {

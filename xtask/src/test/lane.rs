@@ -129,6 +129,7 @@ impl Lane {
             }
             Self::E2e => {
                 needs::packages()?;
+                needs::schemathesis()?;
                 child::show(
                     workspace::cargo().args(["build", "--package", "probe-user"]),
                     self.limit(),
