@@ -228,6 +228,18 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Does something that may take longer than a stop may. `Err`: it was left alone, because the end was asked for.
+    async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Result<T, &'static str> {
+        tokio::select! {
+            biased;
+            _ = self.term.recv() => Err("SIGTERM"),
+            _ = self.int.recv() => Err("SIGINT"),
+            done = work => Ok(done),
+        }
+    }
+}
+
 type EngineEnded = tokio::sync::oneshot::Receiver<Result<(), String>>;
 
 enum End {
@@ -264,15 +276,21 @@ impl Daemon {
                     });
                 }
                 _ = signals.hup.recv() => {
-                    self.reload("SIGHUP").await.ok();
+                    if let Err(why) = signals.unless_ended(self.reload("SIGHUP")).await {
+                        return End::Asked(why, ended);
+                    }
                 }
                 () = files.changed() => {
-                    self.reload("the files have changed").await.ok();
+                    if let Err(why) = signals.unless_ended(self.reload("the files have changed")).await {
+                        return End::Asked(why, ended);
+                    }
                 }
                 Some(reply) = self.reloads.recv() => {
-                    let result = self.reload("the API was asked").await;
-                    // Whoever asked may have gone.
-                    _ = reply.send(result);
+                    match signals.unless_ended(self.reload("the API was asked")).await {
+                        // Whoever asked may have gone.
+                        Ok(result) => _ = reply.send(result),
+                        Err(why) => return End::Asked(why, ended),
+                    }
                 }
                 _ = signals.usr1.recv() => {
                     self.tell_state().await;

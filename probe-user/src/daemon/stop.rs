@@ -12,7 +12,7 @@ use crate::{api::Server, clock, history::Store, stream::Stream};
 
 /// All steps together.
 const WHOLE: Duration = Duration::from_millis(900);
-const ACTS: Duration = Duration::from_millis(250);
+const ACTS: Duration = Duration::from_millis(350);
 const ENGINE: Duration = Duration::from_millis(400);
 const HISTORY: Duration = Duration::from_millis(250);
 const CLIENTS: Duration = Duration::from_millis(150);

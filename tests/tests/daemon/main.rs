@@ -8,4 +8,5 @@ mod history;
 mod hooks;
 mod life;
 mod quiet;
+mod restarts;
 mod scene;
