@@ -217,7 +217,7 @@ impl Log {
             report.findings.entry(test.to_owned()).or_default().extend(found);
         } else if let Some(cost) = line.strip_prefix("VM-COST ").and_then(Cost::parse) {
             report.costs.push(cost);
-        } else if line.starts_with("skipped: ") {
+        } else if line.starts_with("skipped: ") || line.starts_with("| ") {
             child::print(&format!("{}: {line}", self.label));
         } else if line.starts_with("VM-END ") {
             self.ended = true;
