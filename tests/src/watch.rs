@@ -44,7 +44,17 @@ impl Watch {
     /// Watches what `config`, the text of a configuration file, declares. Returns once probe says that it watches.
     #[track_caller]
     pub fn start(sandbox: &Sandbox, config: &str) -> Self {
-        let sentinel = Sentinel::new(sandbox);
+        Self::start_with(sandbox, config, Sentinel::new(sandbox, None))
+    }
+
+    /// The same for a configuration whose thresholds are longer than usual, but shorter than this time.
+    #[track_caller]
+    pub fn start_within(sandbox: &Sandbox, config: &str, longer: &str) -> Self {
+        Self::start_with(sandbox, config, Sentinel::new(sandbox, Some(longer)))
+    }
+
+    #[track_caller]
+    fn start_with(sandbox: &Sandbox, config: &str, sentinel: Sentinel) -> Self {
         let config = format!("{config}{}", sentinel.toml());
         let services = config.matches("[[service]]").count();
         let file = sandbox.write("probe.toml", &config);
@@ -378,7 +388,10 @@ impl Watch {
         let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         // What a failure needs most, and the sandbox takes with it.
         if let Some(dir) = env::var_os("PROBE_KEEP_TRACES").map(PathBuf::from) {
-            let kept = dir.join(format!("failed.{}.jsonl", self.pid()));
+            let kept = dir.join(format!("failed.{}.{}.jsonl", test_name(), self.pid()));
+            // It is written in pieces; the last one when probe ends.
+            self.proc.signal(Signal::TERM);
+            self.proc.ends_in_time();
             if let Err(e) = fs::copy(&self.trace, &kept) {
                 eprintln!("the recording cannot be kept as {}: {e}", kept.display());
             }

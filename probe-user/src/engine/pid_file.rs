@@ -28,6 +28,7 @@ impl Engine {
     ) {
         let wrote = matches!(change, PathChange::Created | PathChange::RenamedTo);
         for s in self.index.of_pid_file(path, of.as_deref()) {
+            self.services[s].pid_file_touched = Some(self.now);
             if let (true, Some(a)) = (wrote, &actor) {
                 let writers = &mut self.services[s].pid_file_writers;
                 if writers.len() == KEPT {
@@ -73,6 +74,7 @@ impl Engine {
             {
                 continue;
             }
+            self.services[s].pid_file_touched = None;
             if let Some((known, read_at, _)) = &mut self.services[s].pid_file
                 && *known == state
                 && self.joined
