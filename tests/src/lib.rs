@@ -40,7 +40,7 @@ pub use memory_group::MemoryGroup;
 pub use network::Network;
 pub use nginx::{Master, Nginx};
 pub use probed::{Managed, Probed};
-pub use process::{Proc, kill, state};
+pub use process::{Proc, children, kill, state};
 pub use redis::Redis;
 pub use restarts::Restarts;
 pub use sandbox::{Sandbox, free_port};

@@ -150,7 +150,7 @@ pub(crate) fn kill_program() -> &'static Path {
 }
 
 /// The living children of a process.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
+pub fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|w| w.parse().ok()).collect()
 }

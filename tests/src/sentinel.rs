@@ -28,11 +28,14 @@ pub(crate) struct Sentinel {
     exe: PathBuf,
     pid_file: PathBuf,
     socket: PathBuf,
+    within: String,
 }
 
 impl Sentinel {
-    pub(crate) fn new(sandbox: &Sandbox) -> Self {
+    /// `within`: longer than the other thresholds of the configuration, where they are longer than those of most tests.
+    pub(crate) fn new(sandbox: &Sandbox, within: Option<&str>) -> Self {
         Self {
+            within: within.unwrap_or(ready_within()).to_owned(),
             exe: Daemon::install(sandbox, "sentinel"),
             pid_file: sandbox.path("sentinel.pid"),
             socket: sandbox.path("sentinel.sock"),
@@ -45,12 +48,12 @@ impl Sentinel {
             exe,
             pid_file,
             socket,
+            within,
         } = self;
         format!(
             "\n[[service]]\nname = {SERVICE:?}\nexe = {exe:?}\npid_file = {pid_file:?}\nlisten = [\"unix:{}\"]\nexpected = false\n\
-             ready_within = {:?}\n",
+             ready_within = {within:?}\n",
             socket.display(),
-            ready_within()
         )
     }
 

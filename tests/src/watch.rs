@@ -44,18 +44,24 @@ impl Watch {
     /// Watches what `config`, the text of a configuration file, declares. Returns once probe says that it watches.
     #[track_caller]
     pub fn start(sandbox: &Sandbox, config: &str) -> Self {
-        Self::declared(sandbox, config, &tier())
+        Self::declared(sandbox, config, Sentinel::new(sandbox, None), &tier())
     }
 
     /// The same in this tier, whatever the others run in.
     #[track_caller]
     pub fn start_in(tier: &str, sandbox: &Sandbox, config: &str) -> Self {
-        Self::declared(sandbox, config, &["--tier".to_owned(), tier.to_owned()])
+        let tier = ["--tier".to_owned(), tier.to_owned()];
+        Self::declared(sandbox, config, Sentinel::new(sandbox, None), &tier)
+    }
+
+    /// For a configuration whose thresholds are longer than usual, but shorter than this time.
+    #[track_caller]
+    pub fn start_within(sandbox: &Sandbox, config: &str, longer: &str) -> Self {
+        Self::declared(sandbox, config, Sentinel::new(sandbox, Some(longer)), &tier())
     }
 
     #[track_caller]
-    fn declared(sandbox: &Sandbox, config: &str, tier: &[String]) -> Self {
-        let sentinel = Sentinel::new(sandbox);
+    fn declared(sandbox: &Sandbox, config: &str, sentinel: Sentinel, tier: &[String]) -> Self {
         let config = format!("{config}{}", sentinel.toml());
         let services = config.matches("[[service]]").count();
         let file = sandbox.write("probe.toml", &config);
@@ -389,7 +395,10 @@ impl Watch {
         let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         // What a failure needs most, and the sandbox takes with it.
         if let Some(dir) = env::var_os("PROBE_KEEP_TRACES").map(PathBuf::from) {
-            let kept = dir.join(format!("failed.{}.jsonl", self.pid()));
+            let kept = dir.join(format!("failed.{}.{}.jsonl", test_name(), self.pid()));
+            // It is written in pieces; the last one when probe ends.
+            self.proc.signal(Signal::TERM);
+            self.proc.ends_in_time();
             if let Err(e) = fs::copy(&self.trace, &kept) {
                 eprintln!("the recording cannot be kept as {}: {e}", kept.display());
             }

@@ -68,16 +68,59 @@ fn every_kind_has_its_tests() {
         };
         names(units).for_each(|name| assert_is_test(&unit, name));
         names(tests).for_each(|name| assert_is_test(&e2e, name));
-        if kind == Kind::BindRefused.name() {
-            assert_eq!(traces, ELSEWHERE);
-            continue;
-        }
         for name in names(traces) {
             let expected = read(&here().join(format!("traces/{name}.expected.jsonl")));
             assert!(here().join(format!("traces/{name}.jsonl")).is_file(), "{name}");
             assert!(
                 expected.contains(&format!("\"kind\":\"{kind}\"")),
                 "the recording {name} has no {kind}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_daemon_has_its_life_and_its_failure() {
+    let rows = table("Daemon → tests");
+    let listed: Vec<&str> = rows.iter().map(|r| r[0].as_str()).collect();
+    let directory = here().join("../packaging/examples");
+    let entries = fs::read_dir(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let examples: BTreeSet<String> = entries
+        .map(|e| {
+            e.expect("entry")
+                .file_name()
+                .to_string_lossy()
+                .replace(".toml", "")
+        })
+        .collect();
+    assert_eq!(
+        listed,
+        examples.iter().map(String::as_str).collect::<Vec<_>>(),
+        "left: the table; right: the starter configurations"
+    );
+
+    let dir = here().join("tests/daemons");
+    for row in &rows {
+        let [daemon, lives, failures, kinds] = &row[..] else {
+            panic!("a row has four cells: {row:?}");
+        };
+        for name in names(lives).chain(names(failures)) {
+            assert_is_test(&dir, name);
+        }
+        let (file, _) = names(failures)
+            .next()
+            .and_then(|name| name.split_once("::"))
+            .expect("FILE::FUNCTION");
+        let source = read(&dir.join(format!("{file}.rs")));
+        assert!(
+            source.contains(&format!("Site::new(\"{daemon}\"")) || source.contains(&format!("\"{daemon}\",")),
+            "{file}.rs does not use the example {daemon}"
+        );
+        for kind in names(kinds) {
+            assert!(Kind::ALL.iter().any(|k| k.name() == kind), "{kind} is no kind");
+            assert!(
+                source.contains(&format!("\"{kind}\"")),
+                "{file}.rs does not expect {kind}"
             );
         }
     }

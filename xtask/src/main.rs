@@ -6,6 +6,8 @@ mod bless;
 mod build_ebpf;
 mod child;
 mod demo;
+mod docs;
+mod package;
 mod test;
 mod vm;
 mod workspace;
@@ -35,6 +37,10 @@ enum Command {
     Bless(bless::Args),
     /// Run the kernel tests on Debian's kernels, each in a virtual machine
     Vm(vm::Args),
+    /// Write the pages of the documentation that are made from the program
+    Docs(docs::Args),
+    /// Build the Debian package, or the static program
+    Package(package::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Docs(args) => docs::run(&args),
+        Command::Package(args) => package::run(&args),
     }
 }

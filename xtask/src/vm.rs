@@ -28,11 +28,11 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
-pub(crate) use self::machine::Report;
 use self::{
     kernel::{Arch, Kernel, Release},
     programs::Target,
 };
+pub(crate) use self::{machine::Report, mirror::own_suite, userland::bootstrap};
 use crate::{apt, child, workspace};
 
 /// Debian packages of the virtual machine.

@@ -30,6 +30,7 @@ impl Engine {
     ) {
         let wrote = matches!(change, PathChange::Created | PathChange::RenamedTo);
         for s in self.index.of_pid_file(path, of.as_deref()) {
+            self.services[s].pid_file_touched = Some(self.now);
             if let (true, Some(a)) = (wrote, &actor) {
                 let writers = &mut self.services[s].pid_file_writers;
                 if writers.len() == KEPT {
@@ -67,8 +68,12 @@ impl Engine {
         let mut joined = false;
         for s in self.index.of_pid_file(&state.path, state.of.as_deref()) {
             if self.is_known_pid_file(s, &state) {
-                if let Some((_, read_at, _)) = &mut self.services[s].pid_file {
-                    *read_at = at.max(*read_at);
+                let service = &mut self.services[s];
+                if let Some((_, read_at, _)) = &mut service.pid_file
+                    && *read_at <= at
+                {
+                    *read_at = at;
+                    service.pid_file_touched = None;
                 }
                 if let Some(p) = &state.process {
                     joined |= !self.listed.contains(&p.id) && self.meet(p, Met::Level);
@@ -88,6 +93,7 @@ impl Engine {
                     state.content = known.content.clone();
                 }
             }
+            self.services[s].pid_file_touched = None;
             let before = self.services[s]
                 .pid_file
                 .as_ref()

@@ -214,6 +214,7 @@ impl Engine {
                 qualified: None,
                 evident: false,
                 of_unit: false,
+                left: false,
                 asked: BTreeSet::new(),
                 seq,
             })
@@ -425,6 +426,9 @@ impl Engine {
         }
         service.deaths.retain(|d| !d.was_main || d.at >= process.start);
         service.generation_instance = Some(instance);
+        if let Some(i) = service.instances.get_mut(&instance) {
+            i.left = false;
+        }
         service.ready = false;
         tracing::debug!(
             service = service.decl.name,
@@ -654,6 +658,9 @@ impl Engine {
             if counted && kind == EndKind::Crash && settled && !follows_crash {
                 service.note_crash(end.clone());
             }
+            if let Some(i) = service.instances.get_mut(&m.instance) {
+                i.left |= kind != EndKind::Handover;
+            }
             if counted && (kind != EndKind::Handover || !survivors) && !follows_crash {
                 service.last_end = Some(end);
             }
@@ -867,6 +874,7 @@ impl ServiceState {
         kept.asked.extend(gone.asked);
         kept.evident |= gone.evident;
         kept.of_unit |= gone.of_unit;
+        kept.left &= gone.left;
         kept.qualified = match (kept.qualified, gone.qualified) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

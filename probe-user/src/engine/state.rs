@@ -142,6 +142,8 @@ pub(super) struct Instance {
     pub(super) evident: bool,
     /// One of its members is in the unit.
     pub(super) of_unit: bool,
+    /// Its main process has ended without handing over: what lives on is left of it.
+    pub(super) left: bool,
     /// Living members that were asked to stop, by the event.
     pub(super) asked: BTreeSet<(u64, ProcId)>,
     /// The event that made it one.
@@ -267,6 +269,8 @@ pub(super) struct ServiceState {
     /// Ends of other members that held a declared address or were named by the PID file.
     pub(super) holder_ends: VecDeque<End>,
     pub(super) pid_file: Option<(PidFileState, Nanos, u64)>,
+    /// When something was done to the PID file's name, until the file is read.
+    pub(super) pid_file_touched: Option<Nanos>,
     /// What systemd last said of its unit.
     pub(super) unit: Option<super::unit::Seen>,
     /// probe's own healing has stopped trying.
@@ -317,6 +321,7 @@ impl ServiceState {
             deaths: VecDeque::new(),
             holder_ends: VecDeque::new(),
             pid_file: None,
+            pid_file_touched: None,
             unit: None,
             gave_up: None,
             unconfirmed: VecDeque::new(),
@@ -358,6 +363,14 @@ impl ServiceState {
         self.members.get(id)?.asked.as_ref()
     }
 
+    /// The end of the main process that the present one only outlives: it was a worker of that life, or a session.
+    pub(super) fn outlived(&self) -> Option<&End> {
+        let main = self.main_member()?;
+        self.last_end.as_ref().filter(|e| {
+            e.kind != EndKind::Handover && e.generation == self.generation && main.process.start <= e.at
+        })
+    }
+
     /// The process to name when an instance is meant: the oldest living one without a living parent in it.
     pub(super) fn lead<'a>(&'a self, instance: &'a Instance) -> &'a Actor {
         let lead = self.family.roots().find(|id| instance.living.contains(id));
@@ -372,7 +385,10 @@ impl ServiceState {
 
     /// Whether the last main process ended as it was asked to, and nothing has taken its place.
     pub(super) fn stopped_as_asked(&self) -> bool {
-        self.last_end.as_ref().is_some_and(End::explains_leftovers) && self.qualified().next().is_none()
+        let none = || self.qualified().next().is_none();
+        self.last_end
+            .as_ref()
+            .is_some_and(|e| e.explains_leftovers() && (none() || self.outlived().is_some()))
     }
 }
 

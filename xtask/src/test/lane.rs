@@ -23,6 +23,8 @@ pub(crate) enum Lane {
     Replay,
     /// Real daemons on the running kernel (needs root)
     E2e,
+    /// Daemons that people run, through a healthy life and a failure each (needs root)
+    Daemons,
     /// The tests of what the kernel tells, on Debian's kernels under emulation
     Kernels,
     /// The tests of units, in a Debian with systemd under emulation (needs root)
@@ -35,8 +37,14 @@ pub(crate) enum Lane {
 const TESTS: &str = "probe-tests";
 /// The test that has its own lane.
 const REPLAY: &str = "replay";
+/// Another one.
+const DAEMONS: &str = "daemons";
 /// One after the other: the tests measure how soon a finding comes, and some load the whole machine.
 const E2E_THREADS: &str = "--test-threads=1";
+/// These mostly wait for daemons and for times to pass, and measure nothing.
+const DAEMONS_THREADS: &str = "--test-threads=4";
+/// Seconds that they wait for a daemon: some take long to start beside others.
+const DAEMONS_PATIENCE: &str = "30";
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +55,7 @@ impl fmt::Display for Lane {
             Self::Ebpf => "ebpf",
             Self::Replay => "replay",
             Self::E2e => "e2e",
+            Self::Daemons => "daemons",
             Self::Kernels => "kernels",
             Self::Systemd => "systemd",
             Self::Arm64 => "arm64",
@@ -60,15 +69,16 @@ impl Lane {
         matches!(self, Self::Unit | Self::Replay | Self::E2e) || !self.is_quick()
     }
 
-    /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot.
+    /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
+    /// packages to install.
     pub(crate) fn is_quick(self) -> bool {
-        !matches!(self, Self::Kernels | Self::Systemd | Self::Arm64)
+        !matches!(self, Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64)
     }
 
     /// Why it can't run here, where that is no failure.
     pub(crate) fn cannot_run(self) -> Option<String> {
         let needs = match self {
-            Self::E2e => "it loads eBPF programs",
+            Self::E2e | Self::Daemons => "it loads eBPF programs",
             Self::Systemd => "it makes a Debian with debootstrap",
             _ => return None,
         };
@@ -79,6 +89,7 @@ impl Lane {
     fn limit(self) -> Duration {
         let minutes = match self {
             Self::Format => 5,
+            Self::Daemons => 15,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
             Self::E2e | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
@@ -141,6 +152,16 @@ impl Lane {
                 cargo.args(filter).args(["--", E2E_THREADS]);
                 self.tests(&mut cargo, filter, tally)
             }
+            Self::Daemons => {
+                needs::daemons();
+                bless::build_probe()?;
+                cargo
+                    .args(["test", "--no-fail-fast", "--package", TESTS, "--test", DAEMONS])
+                    .args(filter)
+                    .args(["--", DAEMONS_THREADS])
+                    .env("PROBE_TEST_PATIENCE", DAEMONS_PATIENCE);
+                self.tests(&mut cargo, filter, tally)
+            }
             Self::Kernels => vm::all(filter, |report| tally.add(counted(report))),
             Self::Systemd => vm::systemd(&machine(filter), |report| tally.add(counted(report))),
             Self::Arm64 => vm::arm64(&machine(filter), |report| tally.add(counted(report))),
@@ -176,7 +197,7 @@ fn counted(report: &vm::Report) -> Tally {
     }
 }
 
-/// The names of the end-to-end tests: every file of tests/tests, and every folder with a main.rs, but the replay.
+/// The names of the end-to-end tests: every file of tests/tests, and every folder with a main.rs, but those with a lane of their own.
 fn e2e_tests() -> anyhow::Result<Vec<String>> {
     let directory = workspace::root().join("tests/tests");
     let mut names = Vec::new();
@@ -189,7 +210,7 @@ fn e2e_tests() -> anyhow::Result<Vec<String>> {
             .into_owned();
         let is_test =
             path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
-        if is_test && name != REPLAY {
+        if is_test && ![REPLAY, DAEMONS].contains(&name.as_str()) {
             names.push(name);
         }
     }

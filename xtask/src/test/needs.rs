@@ -40,6 +40,61 @@ const PACKAGES: [(&str, &str); 12] = [
     ),
 ];
 
+/// Daemons of the lane of that name, and what each shows. A machine may lack some: their tests say so.
+const DAEMONS: [(&str, &str); 25] = [
+    ("redis-server", "a socket, a port, a PID file"),
+    ("redis-tools", "redis-cli stops it by a command"),
+    ("nginx-light", "reloads, and an upgrade of its binary"),
+    (
+        "haproxy",
+        "a master that executes itself anew, sockets that are handed over",
+    ),
+    (
+        "apache2-bin",
+        "graceful restarts, workers that outlive their master",
+    ),
+    ("memcached", "TCP and UDP"),
+    ("dovecot-core", "many processes and many sockets of one master"),
+    ("dovecot-imapd", "its listener"),
+    (
+        "postgresql-15",
+        "a PID file of several lines, three kinds of stop, recovery",
+    ),
+    ("gunicorn", "a daemon in Python, two masters side by side"),
+    ("uwsgi-core", "a master that executes itself anew"),
+    ("uwsgi-plugin-python3", "what it serves"),
+    ("dbus-daemon", "a socket that another one may take away"),
+    ("dbus-bin", "dbus-send reloads it"),
+    ("rsyslog", "a datagram socket like /dev/log"),
+    (
+        "dnsmasq-base",
+        "UDP and TCP on one port, a child for each connection",
+    ),
+    ("openssh-server", "sessions that outlive a restart, re-execution"),
+    ("openssh-client", "sessions"),
+    ("supervisor", "a parent of other daemons"),
+    ("monit", "starts daemons again"),
+    ("nodejs", "a port that workers share"),
+    ("tomcat10-user", "a Java server with scripts of its own"),
+    ("openjdk-17-jre-headless", "Java"),
+    ("containerd", "several sockets in one directory"),
+    ("procps", "kill, as administrators use it"),
+];
+
+/// Installs the daemons that there are. One that cannot be installed is no failure here: it is named, and so is what is not
+/// tested without it.
+pub(crate) fn daemons() {
+    let names = DAEMONS.map(|(name, _)| name);
+    if apt::install(&names).is_ok() {
+        return;
+    }
+    for (name, reason) in DAEMONS {
+        if let Err(error) = apt::install(&[name]) {
+            println!("skipped: {name} ({reason}) cannot be installed: {error:#}");
+        }
+    }
+}
+
 /// Makes sure of the packages of the tests.
 ///
 /// # Errors
@@ -104,6 +159,7 @@ mod tests {
         assert!(
             PACKAGES
                 .iter()
+                .chain(&DAEMONS)
                 .all(|(name, reason)| !name.is_empty() && reason.len() > 10)
         );
     }

@@ -6,6 +6,7 @@ use super::{
     super::{
         finding::Kind,
         show::describe,
+        state::Instance,
         verdict::{Condition, Key, Verdict},
     },
     View,
@@ -13,7 +14,11 @@ use super::{
 
 pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let service = view.service;
-    let mut instances: Vec<_> = service.qualified().map(|(_, i)| i).collect();
+    let mut instances: Vec<_> = service
+        .qualified()
+        .map(|(_, i)| i)
+        .filter(|i| !is_remainder(view, i))
+        .collect();
     let max = service.decl.max_instances as usize;
     if instances.len() <= max {
         return;
@@ -98,4 +103,22 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         ),
         evidence: instances.iter().map(|i| i.seq).filter(|s| *s > 0).collect(),
     });
+}
+
+/// What is left of an instance whose main process has ended, such as the sessions of a server that was restarted, is none
+/// where others tell what one is: an address, the PID file or the unit.
+fn is_remainder(view: &View<'_>, instance: &Instance) -> bool {
+    let service = view.service;
+    let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
+    if !instance.left || plain {
+        return false;
+    }
+    let lives = |id: &ProcId| instance.living.contains(id);
+    let named = service
+        .named_by_pid_file()
+        .into_iter()
+        .chain(service.named_by_unit());
+    let mut live = view.addresses().flat_map(|(_, ledger)| ledger.live.values());
+    !named.into_iter().any(|id| lives(&id))
+        && !live.any(|e| e.socket.holders.iter().any(|h| lives(&h.process)))
 }

@@ -21,6 +21,10 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     if service.stopping().is_some() || view.engine.counts_elsewhere(view.index, &main.id) {
         return;
     }
+    // What lives on after a stop closes the listeners as that stop goes on, or never held them.
+    if service.stopped_as_asked() {
+        return;
+    }
     for (address, ledger) in view.addresses() {
         if ledger.error.is_some() || !ledger.is_known() || ledger.serving().next().is_some() {
             continue;

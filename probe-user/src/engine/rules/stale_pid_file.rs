@@ -38,6 +38,16 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         verdict.again_at(until);
         return;
     }
+    // What stands there was changed or removed, and is being read: a daemon removes its own right before it exits.
+    if let Some(touched) = service.pid_file_touched
+        && !view.is_open(&key)
+    {
+        let until = touched + service.decl.relisten_within;
+        if view.now < until {
+            verdict.again_at(until);
+            return;
+        }
+    }
     let named = state.process.as_ref();
     // Whom it names was asked to stop, or probe never saw it: a main process that began later has not written its own yet,
     // and what lives on of the same instance may still be ending.

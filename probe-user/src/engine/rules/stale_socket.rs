@@ -10,7 +10,7 @@ use super::{
         finding::Kind,
         ledger::{AddressLedger, Dead},
         show::{describe, ended},
-        state::{End, ServiceState},
+        state::{End, EndKind, ServiceState},
         verdict::{Condition, Key, Verdict},
     },
     View,
@@ -63,6 +63,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             continue;
         }
         let end = owner.as_ref().and_then(|d| end_of_holder(service, &d.holders));
+        let end = end.map(|e| crash_before(service, e).unwrap_or(e));
         // What an asked stop left behind is none of the next life's faults; that it never listens is `not-listening`.
         if end.is_some_and(End::explains_leftovers) {
             continue;
@@ -166,4 +167,14 @@ pub(super) fn resolution(view: &View<'_>, was: &Condition) -> String {
         _ if view.service.stopped_as_asked() => "the service was stopped".to_owned(),
         _ => "a live socket is bound to the path again".to_owned(),
     }
+}
+
+/// The crash of the main process after which a worker went by itself: that is why nothing holds the socket.
+fn crash_before<'a>(service: &'a ServiceState, end: &End) -> Option<&'a End> {
+    service.last_end.as_ref().filter(|last| {
+        end.kind == EndKind::Clean
+            && last.kind == EndKind::Crash
+            && last.generation == end.generation
+            && last.at < end.at
+    })
 }

@@ -18,7 +18,8 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let (Some(main), Some(m)) = (&service.main, service.main_member()) else {
         return;
     };
-    if handled.is_empty() || service.stopping().is_some() {
+    // A worker that outlives its master handles what workers handle.
+    if handled.is_empty() || service.stopping().is_some() || service.outlived().is_some() {
         return;
     }
     let ready_by = main.began.max(m.process.start) + service.decl.ready_within;

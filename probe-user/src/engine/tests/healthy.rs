@@ -237,3 +237,107 @@ fn signals_that_are_waited_for_are_handled() {
         );
     }
 }
+
+/// Sessions outlive the server that is restarted: they hold nothing that is declared.
+#[test]
+fn sessions_that_outlive_a_restart_are_no_instance() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 60);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 99, Disposition::Caught);
+    w.remove_pid_file(50);
+    w.exit(50, ExitStatus::Code(0));
+    w.pass(ms(60_000));
+    w.expect_nothing();
+    w.start(70);
+    w.pass(ms(120_000));
+    w.expect_nothing();
+    w.start(80);
+    w.pass(ms(120_000));
+    assert!(
+        w.opened().contains(&Kind::DuplicateInstance),
+        "a second server is one"
+    );
+}
+
+/// A helper that lives a moment longer than its master, which was told to stop, and holds the listeners until then.
+#[test]
+fn listeners_that_close_with_a_helper_after_the_stop_are_no_finding() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 60);
+    let helper = w.processes[&60].id;
+    w.sockets[0].holders.push(crate::event::Holder {
+        process: helper,
+        fd: 3,
+    });
+    w.snapshot(crate::event::SnapshotReason::Interval);
+    w.findings.clear();
+    w.signal(50, Signal::TERM, 99, Disposition::Caught);
+    w.remove_pid_file(50);
+    w.exit(50, ExitStatus::Code(0));
+    w.close(w.sockets[0].inode);
+    w.pass(ms(5_000));
+    w.expect_nothing();
+}
+
+/// A worker is not meant to handle what its master was declared to.
+#[test]
+fn a_worker_that_outlives_a_crash_is_not_judged_by_its_signals() {
+    let mut service = service();
+    service.signals.handled = vec![Signal::HUP];
+    let mut w = World::new(service);
+    w.start(50);
+    w.fork(50, 60);
+    w.kill(50, 99);
+    w.findings.clear();
+    w.pass(ms(60_000));
+    assert!(
+        !w.opened().contains(&Kind::UnhandledSignalRisk),
+        "{:#?}",
+        w.findings
+    );
+}
+
+/// That it removed its PID file is told before its end, what stands there is read after it.
+#[test]
+fn a_pid_file_that_is_being_read_is_not_judged() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.findings.clear();
+    w.tell(What::PidFilePath {
+        path: PID_FILE.into(),
+        of: None,
+        change: crate::event::PathChange::Removed,
+        actor: w.processes.get(&50).cloned().map(Into::into),
+    });
+    w.exit(50, ExitStatus::Code(255));
+    assert!(!w.opened().contains(&Kind::StalePidFile), "{:#?}", w.findings);
+    w.pass(ms(10_000));
+    assert!(
+        w.opened().contains(&Kind::StalePidFile),
+        "it was never read: it is as it was"
+    );
+}
+
+/// Workers that notice that their master was killed close their listener and go: it is stale for the master's sake.
+#[test]
+fn a_socket_whose_last_worker_went_after_a_crash_is_stale() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 60);
+    let worker = w.processes[&60].id;
+    w.sockets[0].holders.push(crate::event::Holder {
+        process: worker,
+        fd: 3,
+    });
+    w.snapshot(crate::event::SnapshotReason::Interval);
+    w.kill(50, 99);
+    w.pass(ms(1_000));
+    w.close(w.sockets[0].inode);
+    w.exit(60, ExitStatus::Code(0));
+    w.pass(ms(5_000));
+    assert!(w.open().contains(&Kind::StaleSocket), "{:?}", w.open());
+    assert_eq!(w.finding(Kind::StaleSocket).cause, w.finding(Kind::Crashed).cause);
+}
