@@ -89,7 +89,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn chosen(lane: Lane, args: &Args) -> bool {
     if args.only.is_empty() {
-        args.all || lane.is_quick() && (args.filter.is_none() || lane.has_tests())
+        match args.filter {
+            None => args.all || !lane.boots_machines(),
+            Some(_) => lane.is_quick() && lane.has_tests(),
+        }
     } else {
         args.only.contains(&lane)
     }
@@ -197,8 +200,8 @@ mod tests {
             ..args(&[], None)
         });
         assert_eq!(all, Lane::value_variants());
-        let quick: Vec<_> = lanes(args(&[], None));
-        assert!(quick.iter().all(|lane| lane.is_quick()) && quick.contains(&Lane::Format));
+        let usual: Vec<_> = lanes(args(&[], None));
+        assert!(!usual.iter().any(|lane| lane.boots_machines()) && usual.contains(&Lane::Daemons));
         let filtered: Vec<_> = lanes(args(&[], Some("redis")));
         assert_eq!(filtered, [Lane::Unit, Lane::Replay, Lane::E2e]);
         let named: Vec<_> = lanes(args(&[Lane::Format, Lane::E2e], Some("redis")));
