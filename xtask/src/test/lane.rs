@@ -69,9 +69,9 @@ impl Lane {
         matches!(self, Self::Unit | Self::Replay | Self::E2e) || !self.is_quick()
     }
 
-    /// Whether it boots virtual machines: those lanes run only when they are asked for.
-    pub(crate) fn boots_machines(self) -> bool {
-        matches!(self, Self::Kernels | Self::Systemd | Self::Arm64)
+    /// Whether it runs only when it is asked for: it boots virtual machines, or installs a dozen daemons.
+    pub(crate) fn is_extra(self) -> bool {
+        !self.is_quick()
     }
 
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty

@@ -53,7 +53,10 @@ const DAEMONS: [(&str, &str); 25] = [
         "apache2-bin",
         "graceful restarts, workers that outlive their master",
     ),
-    ("memcached", "TCP and UDP"),
+    (
+        "memcached",
+        "a daemon that serves TCP alone, and has no socket file",
+    ),
     ("dovecot-core", "many processes and many sockets of one master"),
     ("dovecot-imapd", "its listener"),
     (
@@ -71,12 +74,12 @@ const DAEMONS: [(&str, &str); 25] = [
         "UDP and TCP on one port, a child for each connection",
     ),
     ("openssh-server", "sessions that outlive a restart, re-execution"),
-    ("openssh-client", "sessions"),
+    ("openssh-client", "sessions of that server"),
     ("supervisor", "a parent of other daemons"),
     ("monit", "starts daemons again"),
     ("nodejs", "a port that workers share"),
     ("tomcat10-user", "a Java server with scripts of its own"),
-    ("openjdk-17-jre-headless", "Java"),
+    ("openjdk-17-jre-headless", "what Tomcat runs in"),
     ("containerd", "several sockets in one directory"),
     ("procps", "kill, as administrators use it"),
 ];
