@@ -45,6 +45,7 @@ pub use redis::Redis;
 pub use restarts::Restarts;
 pub use sandbox::{Sandbox, free_port};
 pub use scene::Scene;
+pub use sentinel::others_within;
 pub use stage::Stage;
 pub use unit::{Manager, Unit, UnitFile};
 pub use watch::{Watch, finding_lines, replay};

@@ -69,7 +69,7 @@ impl FindingStatus {
             cause: f.cause.clone(),
             at: report::rfc3339(f.at, wall_offset_ns),
             boot_ns: f.at,
-            actor: f.actor.as_ref().map(ProcessRef::from),
+            actor: f.actor.as_deref().map(ProcessRef::from),
             summary: f.summary.clone(),
             evidence: f.evidence.clone(),
             facts: f.facts.clone(),

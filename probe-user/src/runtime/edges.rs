@@ -1,6 +1,6 @@
 //! What the kernel and the file system tell, in the order in which the engine must hear it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{BATCH, Runtime, Sink, declared_exes, observed};
 use crate::{
@@ -178,7 +178,7 @@ fn changer(kernel: &Kernel, path: &Rooted, change: PathChange) -> Option<Actor> 
     // The pid may be another process's by now.
     match who(kernel, by.id.pid) {
         Some(known) if known.id == by.id => Some(known),
-        _ => Some(by),
+        _ => Some(Arc::new(by)),
     }
 }
 
@@ -189,6 +189,7 @@ fn who(kernel: &Kernel, pid: u32) -> Option<Actor> {
         Some(p) if p.exe.is_some() => Some(p),
         live => kernel.past(pid).map(|p| p.process).or(live),
     }
+    .map(Arc::new)
 }
 
 /// Adds what the kernel's record leaves out and `/proc` still tells.
@@ -204,7 +205,7 @@ fn complete(event: &mut Event) {
             if let Some(actor) = &mut sent.actor
                 && actor.exe.is_none()
             {
-                complete_process(actor);
+                complete_process(Arc::make_mut(actor));
             }
         }
         _ => {}

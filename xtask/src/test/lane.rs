@@ -69,6 +69,11 @@ impl Lane {
         matches!(self, Self::Unit | Self::Replay | Self::E2e) || !self.is_quick()
     }
 
+    /// Whether it boots virtual machines: those lanes run only when they are asked for.
+    pub(crate) fn boots_machines(self) -> bool {
+        matches!(self, Self::Kernels | Self::Systemd | Self::Arm64)
+    }
+
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
     /// packages to install.
     pub(crate) fn is_quick(self) -> bool {
