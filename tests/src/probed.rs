@@ -32,6 +32,8 @@ pub struct Managed {
     pub activated: bool,
     /// `WatchdogSec=`.
     pub watchdog: Option<Duration>,
+    /// In a network of its own and with an empty `/run`, where nothing is to be discovered.
+    pub alone: bool,
 }
 
 /// `probe daemon`, ready. It is killed when this is dropped.
@@ -48,6 +50,7 @@ pub struct Probed {
     notify: UnixDatagram,
     notify_path: PathBuf,
     watchdog: Option<Duration>,
+    alone: bool,
     listener: Option<UnixListener>,
     _sandbox: Sandbox,
 }
@@ -90,6 +93,7 @@ impl Probed {
             notify: UnixDatagram::bind(&notify_path).expect("socket of the service manager"),
             notify_path,
             watchdog: managed.watchdog,
+            alone: managed.alone,
             listener,
             _sandbox: sandbox.clone(),
         }
@@ -127,7 +131,10 @@ impl Probed {
     fn program(&self) -> Command {
         let probe = ask::probe(&["daemon", "--config"]);
         let Some(listener) = &self.listener else {
-            let mut command = probe;
+            let mut command = match self.alone {
+                true => alone(&probe),
+                false => probe,
+            };
             command.arg(&self.config).args(tier());
             return command;
         };
@@ -303,4 +310,15 @@ impl Probed {
             serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
         answer["service"].take()
     }
+}
+
+/// Each program becomes the next one, so that the pid is the daemon's.
+fn alone(probe: &Command) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--mount", "/bin/sh", "-c"])
+        .args(["mount -t tmpfs none /run && exec \"$@\"", "sh"])
+        .arg(probe.get_program())
+        .args(probe.get_args());
+    command
 }

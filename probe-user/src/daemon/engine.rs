@@ -49,11 +49,6 @@ pub enum StartError {
     Observer(DiagError),
     #[error("cannot discover what listens here: {0}")]
     Discover(DiagError),
-    #[error(
-        "nothing is declared, and nothing that listens or has a PID file under /run was found: declare a service in a \
-         configuration file"
-    )]
-    Nothing,
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("the engine's thread cannot run: {0}")]
@@ -284,7 +279,11 @@ impl Drive {
             }
         };
         if config.services.is_empty() {
-            return Err(StartError::Nothing);
+            // No reason to fail: at boot, or on a new host, the first daemon and its declaration come later.
+            tracing::warn!(
+                "nothing is declared, and nothing that listens or has a PID file under /run was found: nothing is watched until a \
+                 service is declared in a configuration file"
+            );
         }
         let exes = exe_ids(&config);
         let mut runtime = Runtime::new(config, &exes, kernel, observer, None)?;

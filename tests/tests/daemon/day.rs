@@ -130,6 +130,7 @@ fn three_services_fail_and_everybody_knows() {
     let managed = Managed {
         activated: true,
         watchdog: Some(Duration::from_secs(3)),
+        ..Managed::default()
     };
     let mut probed = Probed::declared(
         &sandbox,

@@ -39,6 +39,24 @@ fn who_asks_before_it_is_ready_is_answered_then() {
 }
 
 #[test]
+fn a_host_where_nothing_runs_yet_is_watched_from_its_first_declaration_on() {
+    let sandbox = Sandbox::new();
+    let service = Service::new(&sandbox, "annad");
+    let managed = Managed {
+        alone: true,
+        ..Managed::default()
+    };
+    let mut probed = Probed::declared(&sandbox, "", "", &managed);
+    probed.begin();
+    probed.expect_log("nothing is declared");
+    assert_eq!(probed.status()["services"].as_array().map(Vec::len), Some(0));
+    probed.declare(&service.toml(""));
+    probed.expect_log("added annad");
+    assert_eq!(probed.service("annad")["generation"], 0);
+    probed.stop();
+}
+
+#[test]
 fn the_watchdog_is_told_only_while_the_engine_makes_progress() {
     let sandbox = Sandbox::new();
     let service = Service::new(&sandbox, "annad");
