@@ -59,7 +59,7 @@ impl Uwsgi {
         until_unix(&self.socket);
         until_named(&self.pid_file, master.pid());
         until_children(master.pid(), WORKERS);
-        until_caught(master.pid(), Signal::HUP);
+        until_caught(master.pid(), Signal::USR1);
         master
     }
 
@@ -79,7 +79,7 @@ fn start_reload_stop_and_restart_give_no_finding() {
     until_renewed(first.pid(), &workers, WORKERS);
     until_tcp(uwsgi.port);
     // It has executed itself anew, and handles signals once its workers run.
-    until_caught(first.pid(), Signal::HUP);
+    until_caught(first.pid(), Signal::USR1);
     uwsgi.tell("--stop");
     first.wait_gone();
     let second = uwsgi.start();
