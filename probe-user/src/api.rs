@@ -5,18 +5,22 @@
 mod answer;
 mod events;
 mod guard;
+mod hooks;
 mod listen;
+mod metrics;
 mod openapi;
 mod peer;
 mod routes;
 mod serve;
 mod services;
+mod silences;
 mod status;
 pub mod types;
+mod who;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::types::Reloaded;
 pub use self::{
@@ -24,7 +28,14 @@ pub use self::{
     openapi::document,
     serve::Server,
 };
-use crate::{clock::Nanos, daemon::engine::Handle, stream::Stream};
+use crate::{
+    clock::Nanos,
+    daemon::{acts::Acts, engine::Handle},
+    history::Store,
+    metrics::Metrics,
+    silence::book::Book,
+    stream::Stream,
+};
 
 /// Somebody asks for a reload, and waits for what came of it.
 pub type ReloadRequest = oneshot::Sender<Result<Reloaded, String>>;
@@ -35,12 +46,34 @@ pub struct Api(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
-    engine: Handle,
-    stream: Stream,
-    reloads: mpsc::Sender<ReloadRequest>,
-    /// When the daemon began.
-    since: Nanos,
+    is: Is,
     loaded: Mutex<LoadedState>,
+    /// For looks at addresses: see [`who`].
+    looks: Arc<Semaphore>,
+}
+
+/// What the answers are made of.
+#[derive(Debug)]
+pub struct Is {
+    pub engine: Handle,
+    pub stream: Stream,
+    pub reloads: mpsc::Sender<ReloadRequest>,
+    /// When the daemon began.
+    pub since: Nanos,
+    pub store: Store,
+    /// What the history's opening had to say.
+    pub notices: Vec<String>,
+    pub silences: Book,
+    pub acts: Acts,
+    pub metrics: Metrics,
+}
+
+impl std::ops::Deref for Parts {
+    type Target = Is;
+
+    fn deref(&self) -> &Is {
+        &self.is
+    }
 }
 
 /// What became of the configuration.
@@ -54,16 +87,15 @@ pub struct LoadedState {
 }
 
 impl Api {
-    pub fn new(engine: Handle, stream: Stream, reloads: mpsc::Sender<ReloadRequest>, since: Nanos) -> Self {
+    pub fn new(is: Is) -> Self {
+        let loaded = Mutex::new(LoadedState {
+            at: is.since,
+            ..LoadedState::default()
+        });
         Self(Arc::new(Parts {
-            engine,
-            stream,
-            reloads,
-            since,
-            loaded: Mutex::new(LoadedState {
-                at: since,
-                ..LoadedState::default()
-            }),
+            is,
+            loaded,
+            looks: Arc::new(Semaphore::new(1)),
         }))
     }
 

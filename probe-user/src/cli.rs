@@ -239,8 +239,21 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print a starter file from what runs here
     Discover,
-    /// Print its JSON schema, for editors
-    Schema,
+    /// Print its JSON schema, for editors, or the reference of every key
+    Schema {
+        /// json: the schema; markdown and man: the reference
+        #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+        format: SchemaFormat,
+    },
+}
+
+/// How the keys of the configuration are described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum SchemaFormat {
+    #[default]
+    Json,
+    Markdown,
+    Man,
 }
 
 /// From which level on the eBPF programs log.

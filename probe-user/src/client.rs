@@ -120,6 +120,12 @@ impl Client {
         }
     }
 
+    /// Waits longer for an answer: what is asked for takes its time.
+    pub fn patient(mut self, read: Duration) -> Self {
+        self.timeouts.read = self.timeouts.read.max(read);
+        self
+    }
+
     pub fn socket(&self) -> &Path {
         &self.socket
     }

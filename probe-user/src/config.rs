@@ -7,6 +7,7 @@ pub mod load;
 mod netns;
 mod place;
 mod probe;
+pub mod reference;
 pub mod schema;
 mod service;
 mod site;

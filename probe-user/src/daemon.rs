@@ -3,9 +3,11 @@
 //! The [`engine`]'s thread owns the engine and pushes what it says into the stream. Everything else runs on one tokio thread
 //! and reads the stream at its own pace: nobody can slow the engine.
 
+pub mod acts;
 pub mod ask;
 mod configuration;
 pub mod engine;
+mod kept;
 mod lock;
 mod realtime;
 mod service_manager;
@@ -21,19 +23,22 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{configuration::ConfigWatch, engine::Handle, lock::Lock, stop::Stop};
+use self::{acts::Acts, configuration::ConfigWatch, engine::Handle, lock::Lock, stop::Stop};
 pub use self::{
     configuration::Source,
     engine::{EngineThread, StartError},
     lock::LockError,
 };
 use crate::{
-    api::{Api, ListenError, Listeners, ReloadRequest, Server, types::Reloaded},
+    api::{self, Api, ListenError, Listeners, ReloadRequest, Server, types::Reloaded},
     clock::{self, Nanos},
     config::{Config, TierChoice, load::ConfigError},
+    history::{Store, StoreError, exporter},
     kernel::{LoadOptions, Tier},
+    metrics::{self, Metrics, Timings},
+    silence::book::Book,
     sources::process,
-    stream::{Action, ActionKind, Limits, Outcome, Stream},
+    stream::{self, Action, ActionKind, Limits, Outcome, Stream},
 };
 
 /// Reloads that may wait for the one that is going on.
@@ -52,6 +57,8 @@ pub enum DaemonError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    History(StoreError),
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
     #[error("the engine ended by itself: {0}")]
@@ -82,8 +89,17 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let listeners = Listeners::open(&probe)?;
     let names = listeners.names().join(" and ");
 
+    let (store, loaded) = kept::open(&probe).await?;
+
     let epoch = format!("{:x}-{:x}", since.0, std::process::id());
     let stream = Stream::new(&epoch, Limits::default());
+    let timings = Arc::new(Timings::default());
+    let metrics = Metrics::new(Arc::clone(&timings));
+    let mut tasks = JoinSet::new();
+    // From the first line on: what the first snapshot finds is counted and kept too.
+    let all = || stream.subscribe(stream::Start::Oldest, stream::Filter::default());
+    tasks.spawn(metrics::run(all(), metrics.clone()));
+    let to_keep = all();
     let EngineThread {
         handle,
         config,
@@ -91,24 +107,38 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         joined,
     } = engine::start(engine::Start {
         config,
-        remembered: Default::default(),
+        remembered: kept::lives(&loaded.services),
         stream: stream.clone(),
         realtime: probe.realtime,
         load: LoadOptions {
             tier: options.tier.or(tier(probe.tier)),
             ..LoadOptions::default()
         },
+        timings,
     })
     .await?;
+    let exporter = tokio::spawn(exporter::run(to_keep, store.clone(), handle.clone()));
+    let silences = Book::new(loaded.silences, store.clone(), stream.clone());
+    tasks.spawn(silences.clone().run());
+    let acts = Acts::start(&config, &handle, &stream, &store, &silences);
 
     let (reload, reloads) = mpsc::channel(RELOADS);
-    let api = Api::new(handle.clone(), stream.clone(), reload, since);
+    let api = Api::new(api::Is {
+        engine: handle.clone(),
+        stream: stream.clone(),
+        reloads: reload,
+        since,
+        store: store.clone(),
+        notices: loaded.notices.iter().map(ToString::to_string).collect(),
+        silences,
+        acts: acts.clone(),
+        metrics,
+    });
     let server = Server::start(api.clone(), listeners).map_err(|error| DaemonError::System {
         what: "the API cannot be served",
         error,
     })?;
     let (tell_config, configs) = watch::channel(Arc::new(config));
-    let mut tasks = JoinSet::new();
     tasks.spawn(units::follow(handle.clone(), configs.clone()));
     tasks.spawn(service_manager::watchdog(handle.clone()));
 
@@ -125,6 +155,8 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         handle,
         stream,
         api,
+        acts,
+        store,
         tell_config,
         reloads,
     };
@@ -132,6 +164,9 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let stop = Stop {
         handle: daemon.handle.clone(),
         stream: daemon.stream.clone(),
+        acts: daemon.acts.clone(),
+        store: daemon.store.clone(),
+        exporter,
         server,
         tasks,
     };
@@ -193,6 +228,18 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Does something that may take longer than a stop may. `Err`: it was left alone, because the end was asked for.
+    async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Result<T, &'static str> {
+        tokio::select! {
+            biased;
+            _ = self.term.recv() => Err("SIGTERM"),
+            _ = self.int.recv() => Err("SIGINT"),
+            done = work => Ok(done),
+        }
+    }
+}
+
 type EngineEnded = tokio::sync::oneshot::Receiver<Result<(), String>>;
 
 enum End {
@@ -207,6 +254,8 @@ struct Daemon {
     handle: Handle,
     stream: Stream,
     api: Api,
+    acts: Acts,
+    store: Store,
     tell_config: watch::Sender<Arc<Config>>,
     reloads: mpsc::Receiver<ReloadRequest>,
 }
@@ -227,18 +276,24 @@ impl Daemon {
                     });
                 }
                 _ = signals.hup.recv() => {
-                    self.reload("SIGHUP").await.ok();
+                    if let Err(why) = signals.unless_ended(self.reload("SIGHUP")).await {
+                        return End::Asked(why, ended);
+                    }
                 }
                 () = files.changed() => {
-                    self.reload("the files have changed").await.ok();
+                    if let Err(why) = signals.unless_ended(self.reload("the files have changed")).await {
+                        return End::Asked(why, ended);
+                    }
                 }
                 Some(reply) = self.reloads.recv() => {
-                    let result = self.reload("the API was asked").await;
-                    // Whoever asked may have gone.
-                    _ = reply.send(result);
+                    match signals.unless_ended(self.reload("the API was asked")).await {
+                        // Whoever asked may have gone.
+                        Ok(result) => _ = reply.send(result),
+                        Err(why) => return End::Asked(why, ended),
+                    }
                 }
                 _ = signals.usr1.recv() => {
-                    state::tell(&self.handle, &self.stream, self.since, &self.tell_config.borrow().clone()).await;
+                    self.tell_state().await;
                 }
             }
         }
@@ -273,7 +328,7 @@ impl Daemon {
         });
         // A file that was touched is no news.
         if !same {
-            self.stream.push(crate::stream::Said::Action(Box::new(Action {
+            self.stream.push(stream::Said::Action(Box::new(Action {
                 at: clock::now(),
                 service: None,
                 what: ActionKind::Reload,
@@ -326,6 +381,8 @@ impl Daemon {
             after_restart: changes.after_restart,
             ..Reloaded::default_of(&config)
         };
+        self.store.retain(config.probe.retention);
+        self.acts.reload(&config).await;
         self.tell_config.send_replace(Arc::new(config));
         Ok(reloaded)
     }
@@ -337,7 +394,7 @@ const READ_WITHIN: Duration = Duration::from_secs(5);
 impl Reloaded {
     fn default_of(config: &Config) -> Self {
         Self {
-            v: crate::api::types::V,
+            v: api::types::V,
             changed: false,
             services: u32::try_from(config.services.len()).unwrap_or(u32::MAX),
             added: Vec::new(),

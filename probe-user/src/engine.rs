@@ -6,7 +6,7 @@
 //! computed from the state alone ([`rules`], [`verdict`]), so the order of events within their uncertainty does not
 //! matter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     address::Site,
@@ -15,6 +15,7 @@ use crate::{
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
 };
 
+mod addresses;
 mod bind;
 mod bounds;
 mod family;
@@ -23,6 +24,7 @@ mod handover;
 mod heal;
 mod heartbeat;
 mod index;
+mod late;
 mod ledger;
 mod look;
 pub mod membership;
@@ -41,18 +43,19 @@ mod unit;
 mod verdict;
 pub mod view;
 
+use addresses::{Addresses, Place};
 use bounds::Bound;
 pub use finding::Effect;
-use ledger::{AddressLedger, Sightings};
+use ledger::Sightings;
 use process::Tombstones;
 pub(crate) use show::describe;
 use state::{Blind, ServiceState};
 
 /// Ties a timer to what it is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     Service(usize),
-    Address(Site),
+    Address(Place),
     Resync,
 }
 
@@ -64,15 +67,20 @@ pub struct Engine {
     index: index::Index,
     /// Which services a living process belongs to.
     member_of: BTreeMap<ProcId, Vec<usize>>,
+    /// Services that a living process could not bind an address of.
+    refused: BTreeMap<ProcId, BTreeSet<usize>>,
     /// Processes that have ended: an identity never comes back.
     ended: Tombstones,
     sightings: Sightings,
+    /// Processes of the snapshot that is being taken: what it tells of them elsewhere is no news.
+    listed: BTreeSet<ProcId>,
     /// Addresses that this event has asked to look at.
-    settling: BTreeSet<Site>,
+    settling: BTreeSet<Place>,
     /// What there was more of than may be remembered, since when.
     over: BTreeMap<Bound, Nanos>,
-    addresses: BTreeMap<Site, AddressLedger>,
-    by_name: BTreeMap<String, usize>,
+    addresses: Addresses,
+    /// Only asked, never walked over.
+    by_name: HashMap<String, usize>,
     timers: BTreeSet<(Nanos, Due)>,
     timer_of: BTreeMap<Due, Nanos>,
     /// The first snapshot is in: verdicts may be given.
@@ -92,30 +100,27 @@ impl Engine {
     /// `exes`: what each declared executable's path leads to now.
     pub fn new(config: Config, exes: &BTreeMap<String, FileId>) -> Self {
         let sites = config.sites();
+        let addresses = Addresses::new(&sites);
         let services: Vec<_> = config
             .services
             .iter()
             .zip(&sites)
-            .map(|(s, sites)| ServiceState::new(s.clone(), sites.clone()))
+            .map(|(s, sites)| ServiceState::new(s.clone(), addresses.places_of(sites)))
             .collect();
-        let mut addresses: BTreeMap<Site, AddressLedger> = BTreeMap::new();
-        for (i, s) in services.iter().enumerate() {
-            for a in &s.sites {
-                addresses.entry(a.clone()).or_default().services.push(i);
-            }
-        }
         let by_name = services
             .iter()
             .enumerate()
             .map(|(i, s)| (s.decl.name.clone(), i))
             .collect();
         Self {
-            index: index::Index::new(&config.services, &sites, exes),
+            index: index::Index::new(&config.services, &addresses, exes),
             services,
             by_name,
             member_of: BTreeMap::new(),
+            refused: BTreeMap::new(),
             ended: Tombstones::new(config.probe.bounds.ended.get() as usize),
             sightings: Sightings::default(),
+            listed: BTreeSet::new(),
             settling: BTreeSet::new(),
             over: BTreeMap::new(),
             addresses,
@@ -225,11 +230,11 @@ impl Engine {
     }
 
     fn run_timers(&mut self) {
-        while let Some((at, due)) = self.timers.first().cloned() {
+        while let Some((at, due)) = self.timers.first().copied() {
             if at > self.now {
                 break;
             }
-            self.clear_timer(&due);
+            self.clear_timer(due);
             match due {
                 Due::Service(i) => {
                     self.qualify(i);
@@ -245,14 +250,14 @@ impl Engine {
     }
 
     fn set_timer(&mut self, due: Due, at: Nanos) {
-        self.clear_timer(&due);
-        self.timer_of.insert(due.clone(), at);
+        self.clear_timer(due);
+        self.timer_of.insert(due, at);
         self.timers.insert((at, due));
     }
 
-    fn clear_timer(&mut self, due: &Due) {
-        if let Some(at) = self.timer_of.remove(due) {
-            self.timers.remove(&(at, due.clone()));
+    fn clear_timer(&mut self, due: Due) {
+        if let Some(at) = self.timer_of.remove(&due) {
+            self.timers.remove(&(at, due));
         }
     }
 

@@ -3,7 +3,7 @@
 //! *Edges* tell that something happened at a moment. *Levels* tell how something was at a moment, and are what verdicts
 //! rest on. Every event carries its own time; its `time_source` says whose clock read it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -71,8 +71,9 @@ pub struct Process {
     pub unit: Option<String>,
 }
 
-/// Who did something. Captured when it happened, so it is known after the process is gone.
-pub type Actor = Process;
+/// Who did something. Captured when it happened, so it is known after the process is gone. Shared, because much is told
+/// of the same one.
+pub type Actor = Arc<Process>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 use serde_json::{Map, Value};
 use tokio::{
     select,
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -63,28 +63,19 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub struct Healing {
     stop: Option<oneshot::Sender<()>>,
+    configs: watch::Sender<Arc<Config>>,
     task: JoinHandle<()>,
 }
 
 impl Healing {
-    /// Starts it for the services that declare it. `None`: none does. To be called in a tokio runtime. `start`: from where
-    /// on the stream is read.
-    pub fn start(config: &Config, world: World, start: Start) -> Option<Self> {
-        let plans: BTreeMap<String, Healed> = config
-            .services
-            .iter()
-            .filter_map(|s| {
-                let plan = Plan::new(s, fastrand::f64)?;
-                let decl = Arc::new(s.clone());
-                Some((s.name.clone(), Healed { decl, plan }))
-            })
-            .collect();
-        if plans.is_empty() {
-            return None;
-        }
+    /// Starts it for the services that declare it. To be called in a tokio runtime. `start`: from where on the stream is
+    /// read.
+    pub fn start(config: &Config, world: World, start: Start) -> Self {
+        let plans = plans(config, BTreeMap::new());
         let sub = world
             .stream
             .subscribe(start, filter(plans.keys().cloned().collect()));
+        let (configs, changed) = watch::channel(Arc::new(config.clone()));
         let actor = Actor {
             world: world.clone(),
             probe: Arc::new(config.probe.clone()),
@@ -96,13 +87,21 @@ impl Healing {
             actor,
             blind: false,
             acting: JoinSet::new(),
+            configs: changed,
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(work.run(sub, stopped));
-        Some(Self {
+        Self {
             stop: Some(stop),
+            configs,
             task,
-        })
+        }
+    }
+
+    /// Takes another configuration over. Services that are declared as before go on as if nothing had happened; what was
+    /// begun is let end.
+    pub fn reload(&self, config: &Config) {
+        self.configs.send_replace(Arc::new(config.clone()));
     }
 
     /// Begins nothing more, and lets what was begun end, within the limit. What a program has begun by then ends with it;
@@ -131,6 +130,20 @@ struct Work {
     /// Events were lost: what is open need not be true.
     blind: bool,
     acting: JoinSet<(String, Acted)>,
+    configs: watch::Receiver<Arc<Config>>,
+}
+
+/// A plan for each service that heals; of one that is declared as before, its own.
+fn plans(config: &Config, mut before: BTreeMap<String, Healed>) -> BTreeMap<String, Healed> {
+    let plan = |s: &Service| {
+        if let Some(same) = before.remove(&s.name).filter(|h| *h.decl == *s) {
+            return Some((s.name.clone(), same));
+        }
+        let plan = Plan::new(s, fastrand::f64)?;
+        let decl = Arc::new(s.clone());
+        Some((s.name.clone(), Healed { decl, plan }))
+    };
+    config.services.iter().filter_map(plan).collect()
 }
 
 impl Work {
@@ -145,6 +158,13 @@ impl Work {
                 biased;
                 _ = &mut stop => break,
                 Some(done) = self.acting.join_next() => self.finish(done),
+                Ok(()) = self.configs.changed(), if self.acting.is_empty() => {
+                    self.reload();
+                    let (epoch, cursor) = (sub.epoch().to_owned(), sub.cursor());
+                    let names = self.plans.keys().cloned().collect();
+                    sub = self.world.stream.subscribe(Start::After { epoch, cursor }, filter(names));
+                    self.resync().await;
+                }
                 next = sub.next() => match next {
                     Next::Line(line) => self.hear(&line.said),
                     Next::Missed(_) => self.resync().await,
@@ -155,6 +175,12 @@ impl Work {
         }
         // Whoever stops us says how long this may take.
         while self.acting.join_next().await.is_some() {}
+    }
+
+    fn reload(&mut self) {
+        let config = Arc::clone(&self.configs.borrow_and_update());
+        self.plans = plans(&config, std::mem::take(&mut self.plans));
+        self.actor.probe = Arc::new(config.probe.clone());
     }
 
     fn hear(&mut self, said: &Said) {
@@ -268,12 +294,14 @@ impl World {
 }
 
 /// Findings, that a service is ready, and that silences have changed.
-fn filter(services: Vec<String>) -> Filter {
+fn filter(mut services: Vec<String>) -> Filter {
     let findings = plan::KINDS
         .into_iter()
         .chain([Kind::Blind])
         .map(KindName::Finding);
     let events = [EventKind::Ready, EventKind::Action].map(KindName::Event);
+    // None at all would mean all of them.
+    services.push(String::new());
     Filter {
         services,
         lines: report::Filter {

@@ -139,18 +139,33 @@ impl Hooks {
                 Err(why) => tracing::error!("{why}"),
             }
         }
-        let gone = entries.iter().filter(|e| !labels(config).contains(&e.hook));
+        let labels = labels(config);
+        let gone: Vec<Entry> = entries
+            .into_iter()
+            .filter(|e| !labels.contains(&e.hook))
+            .collect();
+        self.forget(gone);
+    }
+
+    /// Drops what was kept for hooks that are not declared any more.
+    fn forget(&self, gone: Vec<Entry>) {
+        let mut by_hook: BTreeMap<String, Vec<pending::Change>> = BTreeMap::new();
         for entry in gone {
+            let remove = pending::Change::Remove { key: entry.key };
+            by_hook.entry(entry.hook).or_default().push(remove);
+        }
+        for (hook, changes) in by_hook {
             tracing::warn!(
-                "what waited for the hook {} is dropped: it is not declared any more",
-                entry.hook
+                "{} entries that waited for the hook {hook} are dropped: it is not declared any more",
+                changes.len()
             );
-            let remove = pending::Change::Remove {
-                key: entry.key.clone(),
-            };
-            if let Err(e) = self.world.pending.change(&entry.hook, &[remove]) {
-                tracing::error!("{e}");
-            }
+            let pending = Arc::clone(&self.world.pending);
+            // It waits for the disk.
+            tokio::task::spawn_blocking(move || {
+                if let Err(e) = pending.change(&hook, &changes) {
+                    tracing::error!("{e}");
+                }
+            });
         }
     }
 

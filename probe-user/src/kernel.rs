@@ -104,6 +104,7 @@ impl Kernel {
             ring: Some(Ring {
                 buffer,
                 undecoded: Arc::clone(&undecoded),
+                size: options.ring_bytes,
             }),
             ebpf,
             facts,

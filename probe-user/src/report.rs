@@ -111,7 +111,7 @@ impl Reporter {
                     service: &shown.service,
                     kind: filter::event_kind(shown.kind),
                     summary: &shown.summary,
-                    by: shown.actor.as_ref().map(Into::into),
+                    by: shown.actor.as_deref().map(Into::into),
                 };
                 human::event(line, &options.look(), &text)?;
             }
@@ -125,7 +125,7 @@ impl Reporter {
                     severity: f.severity,
                     summary: &f.summary,
                     resolution: f.resolution.as_deref(),
-                    by: f.actor.as_ref().map(Into::into),
+                    by: f.actor.as_deref().map(Into::into),
                 };
                 human::finding(line, &options.look(), &text)?;
             }

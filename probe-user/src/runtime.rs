@@ -12,6 +12,7 @@ mod reload;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::BorrowedFd,
+    sync::Arc,
 };
 
 use self::edges::QUEUE_LIMIT;
@@ -23,6 +24,7 @@ use crate::{
     engine::{Effect, Engine},
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
     kernel::{Kernel, MapsError, Ring, Wanted},
+    metrics::Timings,
     sources::{
         close_watch::CloseWatch,
         declared_paths::{DeclaredPaths, PidFile},
@@ -97,6 +99,9 @@ pub struct Runtime {
     count_losses_at: Option<Nanos>,
     /// The last drain left records behind.
     more: bool,
+    timings: Arc<Timings>,
+    /// Bytes of records since the ring was last empty.
+    ring_bytes: u64,
 }
 
 /// The identity of each declared executable, for the engine and the trace. A missing file is left out: it may come.
@@ -175,7 +180,14 @@ impl Runtime {
             follow_rounds: 0,
             count_losses_at: None,
             more: false,
+            timings: Arc::default(),
+            ring_bytes: 0,
         })
+    }
+
+    /// Where to note how long things take.
+    pub fn measure(&mut self, timings: Arc<Timings>) {
+        self.timings = timings;
     }
 
     /// Takes the first snapshot, and then what happened since the programs were attached.

@@ -98,6 +98,7 @@ impl Wait {
                     if let Some(outcome) = outcome {
                         return Ok(outcome);
                     }
+                    tracing::info!("{}", self.summary(Outcome::TimedOut));
                 }
                 // The stream ends too, and says when it is back.
                 Err(e) if e.is_absence() => tracing::debug!("{e}"),

@@ -1,4 +1,4 @@
-//! A running `probe watch --json` that a daemon tells what happens.
+//! A running `probe watch` that a daemon tells what happens.
 
 use std::{
     path::Path,
@@ -29,8 +29,19 @@ impl Attached {
     /// Returns once it has said what it watches.
     #[track_caller]
     pub fn to(socket: &Path, args: &[&str]) -> Self {
+        Self::start(socket, &[&["--json"], args].concat())
+    }
+
+    /// The same with lines for a person.
+    #[track_caller]
+    pub fn for_people(socket: &Path, args: &[&str]) -> Self {
+        Self::start(socket, args)
+    }
+
+    #[track_caller]
+    fn start(socket: &Path, args: &[&str]) -> Self {
         let mut proc = Proc::spawn(
-            ask::probe(&["watch", "--json", "--socket"])
+            ask::probe(&["watch", "--socket"])
                 .arg(socket)
                 .args(args)
                 .stdin(Stdio::null())
@@ -57,6 +68,10 @@ impl Attached {
 
     pub fn pid(&self) -> u32 {
         self.proc.pid()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.proc.signal(signal);
     }
 
     pub fn lines(&self) -> Vec<Line> {

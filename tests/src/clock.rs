@@ -8,7 +8,7 @@ use std::{
 /// How long a test waits for anything before it fails. Far longer than anything should take, even on a busy machine:
 /// where a time is a promise, the test checks the time that probe measured.
 /// `$PROBE_TEST_PATIENCE` says otherwise, in seconds, where the machine is only emulated.
-pub(crate) fn patience() -> Duration {
+pub fn patience() -> Duration {
     let seconds = env::var("PROBE_TEST_PATIENCE").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(10))
 }
@@ -36,14 +36,16 @@ impl Deadline {
 
 /// Waits for a condition that nothing announces, looking every few milliseconds.
 #[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Deadline::after(patience());
+pub fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_within(patience(), what, condition);
+}
+
+/// The same, with a limit of its own: for programs that take long to begin.
+#[track_caller]
+pub fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Deadline::after(limit);
     while !condition() {
-        assert!(
-            deadline.left().is_some(),
-            "waited {:?} in vain until {what}",
-            patience()
-        );
+        assert!(deadline.left().is_some(), "waited {limit:?} in vain until {what}");
         std::thread::sleep(Duration::from_millis(3));
     }
 }

@@ -2,9 +2,16 @@
 
 use std::{
     fs::{self, File},
-    os::unix::net::UnixDatagram,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            net::{UnixDatagram, UnixListener},
+            process::CommandExt,
+        },
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -12,22 +19,39 @@ use rustix::process::Signal;
 use crate::{
     ask::{self, Output},
     clock::{Deadline, patience},
+    http::{self, Answer},
     process::{self, Proc},
     sandbox::Sandbox,
     watch::tier,
 };
+
+/// What a service manager does beyond starting it.
+#[derive(Debug, Default)]
+pub struct Managed {
+    /// It listens itself, and hands the listener over.
+    pub activated: bool,
+    /// `WatchdogSec=`.
+    pub watchdog: Option<Duration>,
+    /// In a network of its own and with an empty `/run`, where nothing is to be discovered.
+    pub alone: bool,
+}
 
 /// `probe daemon`, ready. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Probed {
     proc: Option<Proc>,
     config: PathBuf,
+    /// Its `[probe]` table.
+    head: String,
     socket: PathBuf,
     state_dir: PathBuf,
     log: PathBuf,
     /// Where it says that it is ready, as to a service manager.
     notify: UnixDatagram,
     notify_path: PathBuf,
+    watchdog: Option<Duration>,
+    alone: bool,
+    listener: Option<UnixListener>,
     _sandbox: Sandbox,
 }
 
@@ -41,21 +65,46 @@ impl Probed {
     /// The same, with further lines of the `[probe]` table.
     #[track_caller]
     pub fn with(sandbox: &Sandbox, probe: &str, config: &str) -> Self {
+        let mut daemon = Self::declared(sandbox, probe, config, &Managed::default());
+        daemon.begin();
+        daemon
+    }
+
+    /// As a service manager starts it; not yet begun.
+    #[track_caller]
+    pub fn declared(sandbox: &Sandbox, probe: &str, config: &str, managed: &Managed) -> Self {
         let (socket, state_dir) = (sandbox.path("probe.sock"), sandbox.path("state"));
-        let text = format!("[probe]\nsocket = {socket:?}\nstate_dir = {state_dir:?}\n{probe}\n{config}");
+        let state = match probe.contains("state_dir") {
+            true => String::new(),
+            false => format!("state_dir = {state_dir:?}\n"),
+        };
+        let head = format!("[probe]\nsocket = {socket:?}\n{state}{probe}\n");
         let notify_path = sandbox.path("notify");
-        let mut daemon = Self {
+        let listener = managed
+            .activated
+            .then(|| UnixListener::bind(&socket).expect("socket of the API"));
+        Self {
             proc: None,
-            config: sandbox.write("daemon.toml", &text),
+            config: sandbox.write("daemon.toml", &format!("{head}{config}")),
+            head,
             socket,
             state_dir,
             log: sandbox.path("daemon.log"),
             notify: UnixDatagram::bind(&notify_path).expect("socket of the service manager"),
             notify_path,
+            watchdog: managed.watchdog,
+            alone: managed.alone,
+            listener,
             _sandbox: sandbox.clone(),
-        };
-        daemon.begin();
-        daemon
+        }
+    }
+
+    /// Declares something else; the `[probe]` table stays. The daemon notices by itself.
+    #[track_caller]
+    pub fn declare(&self, config: &str) {
+        let new = self.config.with_extension("new");
+        fs::write(&new, format!("{}{config}", self.head)).expect("the configuration");
+        fs::rename(new, &self.config).expect("the configuration");
     }
 
     /// Starts it again after [`Self::kill`] or [`Self::stop`].
@@ -66,21 +115,67 @@ impl Probed {
             .append(true)
             .open(&self.log)
             .expect("the daemon's log");
-        let proc = Proc::spawn(
-            ask::probe(&["daemon", "--config"])
-                .arg(&self.config)
-                .args(tier())
-                .env("NOTIFY_SOCKET", &self.notify_path)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log),
-        );
-        self.proc = Some(proc);
+        let mut command = self.program();
+        command
+            .env("NOTIFY_SOCKET", &self.notify_path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        if let Some(interval) = self.watchdog {
+            command.env("WATCHDOG_USEC", interval.as_micros().to_string());
+        }
+        self.proc = Some(Proc::spawn(&mut command));
         self.expect_notified("READY=1");
     }
 
+    fn program(&self) -> Command {
+        let probe = ask::probe(&["daemon", "--config"]);
+        let Some(listener) = &self.listener else {
+            let mut command = match self.alone {
+                true => alone(&probe),
+                false => probe,
+            };
+            command.arg(&self.config).args(tier());
+            return command;
+        };
+        // Only the process itself knows its pid before it runs.
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"", "sh"])
+            .arg(probe.get_program())
+            .args(probe.get_args())
+            .arg(&self.config)
+            .args(tier());
+        let fd = listener.as_raw_fd();
+        // SAFETY: dup2(2) and fcntl(2) are async-signal-safe and touch no memory.
+        unsafe {
+            command.pre_exec(move || {
+                // dup2 leaves a descriptor alone that is there already, and that one would be closed.
+                let given = match fd {
+                    3 => libc::fcntl(3, libc::F_SETFD, 0) == 0,
+                    _ => libc::dup2(fd, 3) == 3,
+                };
+                given.then_some(()).ok_or_else(std::io::Error::last_os_error)
+            });
+        }
+        command
+    }
+
+    /// What it has told the service manager by now and nobody has read, without waiting.
+    pub fn notified(&self) -> Vec<String> {
+        self.notify.set_nonblocking(true).expect("a socket");
+        let mut buffer = [0; 4096];
+        let mut told = Vec::new();
+        while let Ok(n) = self.notify.recv(&mut buffer) {
+            told.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+        }
+        self.notify.set_nonblocking(false).expect("a socket");
+        told
+    }
+
+    /// Waits until it tells this to the service manager. Returns the whole message.
     #[track_caller]
-    fn expect_notified(&self, what: &str) {
+    pub fn expect_notified(&self, what: &str) -> String {
         let deadline = Deadline::after(patience());
         let mut buffer = [0; 4096];
         loop {
@@ -90,7 +185,7 @@ impl Probed {
                 Ok(n) if left.is_some() => {
                     let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
                     if text.lines().any(|l| l == what) {
-                        return;
+                        return text;
                     }
                 }
                 _ => panic!(
@@ -120,6 +215,23 @@ impl Probed {
 
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.proc().signal(signal);
+    }
+
+    /// Asks its API.
+    #[track_caller]
+    pub fn http(&self, method: &str, path: &str) -> Answer {
+        let answer = http::over_unix(&self.socket, method, path, "");
+        answer.unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
+    }
+
+    /// Waits until it has logged something.
+    #[track_caller]
+    pub fn expect_log(&self, what: &str) {
+        crate::until(&format!("the daemon logs {what:?}"), || self.log().contains(what));
     }
 
     /// All that it logged.
@@ -181,9 +293,32 @@ impl Probed {
         serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {output:?}"))
     }
 
-    /// One service, as `probe status` tells it.
+    /// Everything, as its API tells it; `probe status` prints the same, and wants to read the configuration first.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let answer = self.http("GET", "/v1/services");
+        assert_eq!(answer.code, 200, "{answer:?}\n{}", self.log());
+        serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"))
+    }
+
+    /// One service of [`Self::status`].
     #[track_caller]
     pub fn service(&self, name: &str) -> serde_json::Value {
-        self.ask_json(&["status", name])["services"][0].take()
+        let answer = self.http("GET", &format!("/v1/services/{name}"));
+        assert_eq!(answer.code, 200, "{answer:?}\n{}", self.log());
+        let mut answer: serde_json::Value =
+            serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
+        answer["service"].take()
     }
+}
+
+/// Each program becomes the next one, so that the pid is the daemon's.
+fn alone(probe: &Command) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--mount", "/bin/sh", "-c"])
+        .args(["mount -t tmpfs none /run && exec \"$@\"", "sh"])
+        .arg(probe.get_program())
+        .args(probe.get_args());
+    command
 }

@@ -14,7 +14,7 @@ fn ready_within() -> &'static str {
 }
 
 /// The longest `ready_within` of daemons that do get ready.
-pub(crate) fn others_within() -> &'static str {
+pub fn others_within() -> &'static str {
     if is_slow() { "7s" } else { "1500ms" }
 }
 

@@ -44,21 +44,28 @@ impl Watch {
     /// Watches what `config`, the text of a configuration file, declares. Returns once probe says that it watches.
     #[track_caller]
     pub fn start(sandbox: &Sandbox, config: &str) -> Self {
-        Self::start_with(sandbox, config, Sentinel::new(sandbox, None))
+        Self::declared(sandbox, config, Sentinel::new(sandbox, None), &tier())
     }
 
-    /// The same for a configuration whose thresholds are longer than usual, but shorter than this time.
+    /// The same in this tier, whatever the others run in.
+    #[track_caller]
+    pub fn start_in(tier: &str, sandbox: &Sandbox, config: &str) -> Self {
+        let tier = ["--tier".to_owned(), tier.to_owned()];
+        Self::declared(sandbox, config, Sentinel::new(sandbox, None), &tier)
+    }
+
+    /// For a configuration whose thresholds are longer than usual, but shorter than this time.
     #[track_caller]
     pub fn start_within(sandbox: &Sandbox, config: &str, longer: &str) -> Self {
-        Self::start_with(sandbox, config, Sentinel::new(sandbox, Some(longer)))
+        Self::declared(sandbox, config, Sentinel::new(sandbox, Some(longer)), &tier())
     }
 
     #[track_caller]
-    fn start_with(sandbox: &Sandbox, config: &str, sentinel: Sentinel) -> Self {
+    fn declared(sandbox: &Sandbox, config: &str, sentinel: Sentinel, tier: &[String]) -> Self {
         let config = format!("{config}{}", sentinel.toml());
         let services = config.matches("[[service]]").count();
         let file = sandbox.write("probe.toml", &config);
-        let mut watch = Self::spawn(sandbox, &["--config", &file.display().to_string()]);
+        let mut watch = Self::spawn(sandbox, tier, &["--config", &file.display().to_string()]);
         watch.sentinel = Some(sentinel);
         watch.wait_ready(services);
         watch
@@ -67,18 +74,18 @@ impl Watch {
     /// Watches what the command line declares.
     #[track_caller]
     pub fn with(sandbox: &Sandbox, args: &[&str]) -> Self {
-        let watch = Self::spawn(sandbox, args);
+        let watch = Self::spawn(sandbox, &tier(), args);
         watch.wait_ready(1);
         watch
     }
 
-    fn spawn(sandbox: &Sandbox, args: &[&str]) -> Self {
+    fn spawn(sandbox: &Sandbox, tier: &[String], args: &[&str]) -> Self {
         let trace = sandbox.path("trace.jsonl");
         let mut command = Command::new(probe_binary());
         command
             .args(["watch", "--json", "--record"])
             .arg(&trace)
-            .args(tier())
+            .args(tier)
             .args(args);
         let mut proc = Proc::spawn(
             command

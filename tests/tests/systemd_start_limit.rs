@@ -1,6 +1,6 @@
 //! A unit that systemd restarts until it gives up.
 
-use probe_tests::{Sandbox, Unit, Watch, kill};
+use probe_tests::{Probed, Sandbox, Unit, Watch, kill};
 
 #[test]
 fn systemd_gives_up_a_daemon_that_crashes_again_and_again() {
@@ -14,10 +14,8 @@ fn systemd_gives_up_a_daemon_that_crashes_again_and_again() {
         .with("Restart=always")
         .with("RestartSec=100ms")
         .load();
-    let watch = Watch::start(
-        &sandbox,
-        &unit.declared("crash_loop = { restarts = 5, window = \"1h\" }\nexpected = false"),
-    );
+    let config = unit.declared("crash_loop = { restarts = 5, window = \"1h\" }\nexpected = false");
+    let watch = Watch::start(&sandbox, &config);
 
     for _ in 0..2 {
         let pid = if unit.property("NRestarts") == "0" {
@@ -40,6 +38,13 @@ fn systemd_gives_up_a_daemon_that_crashes_again_and_again() {
     let told = told.iter().find(|l| l.value["id"] == looping.id.as_str());
     assert_eq!(told.map(|l| &l.value["gave_up"]), Some(&true.into()));
     assert_eq!(unit.property("ActiveState"), "failed");
+
+    // Whoever waits for it is told at once, however long he would have waited.
+    let probed = Probed::start(&sandbox, &config);
+    let output = probed.ask(&["wait", "annad", "--ready", "--timeout", "1h"]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains("gave up"), "{output:?}");
+    drop(probed);
 
     unit.systemctl(&["reset-failed", unit.name()]);
     unit.start();

@@ -1,47 +1,83 @@
 //! `probe wait`: returns when it is so, not later, and never for the wrong process.
 
-use std::process::{Command, Stdio};
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
 
-use probe_tests::{Daemon, Output, Probed, Sandbox, free_port, schema::assert_fits, until};
+use probe_tests::{Daemon, Deadline, Probed, Proc, Sandbox, free_port, schema::assert_fits, until};
+use serde_json::Value;
 
 /// A wait that goes on beside the test.
-struct Waiting(Option<std::thread::JoinHandle<Output>>);
+struct Waiting {
+    proc: Proc,
+    stderr: Receiver<String>,
+}
 
 impl Waiting {
-    /// Returns once the daemon is listened to.
+    /// Returns once it has looked for the first time, and listens.
     #[track_caller]
     fn begin(probed: &Probed, args: &[&str]) -> Self {
-        let readers = || readers(probed);
-        let before = readers();
-        let mut command = probed.command(&[&["wait"], args].concat());
-        let waiting = std::thread::spawn(move || probe_tests::run(&mut command));
-        until("somebody waits", || waiting.is_finished() || readers() > before);
-        Self(Some(waiting))
+        let mut command = probed.command(&[&["wait", "-v"], args].concat());
+        let mut proc = Proc::spawn(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
+        let stderr = proc.child().stderr.take().expect("piped");
+        let (send, receive) = mpsc::channel();
+        thread::spawn(move || {
+            let lines = BufReader::new(stderr).lines().map_while(Result::ok);
+            lines
+                .take_while(|line| send.send(line.clone()).is_ok())
+                .for_each(drop);
+        });
+        let waiting = Self {
+            proc,
+            stderr: receive,
+        };
+        waiting.says(" yet: ");
+        waiting
+    }
+
+    /// Waits for a line on its standard error.
+    #[track_caller]
+    fn says(&self, text: &str) {
+        let deadline = Deadline::after(Duration::from_secs(10));
+        let mut said = Vec::new();
+        loop {
+            match self.stderr.recv_timeout(deadline.left().unwrap_or_default()) {
+                Ok(line) if line.contains(text) => return,
+                Ok(line) => said.push(line),
+                Err(e) => panic!("it does not say {text:?}, {e}: {said:?}"),
+            }
+        }
     }
 
     #[track_caller]
     fn goes_on(&self) {
-        assert!(
-            !self.0.as_ref().expect("not ended").is_finished(),
-            "it waits no more"
-        );
+        assert!(self.proc.is_alive(), "it waits no more");
     }
 
+    /// What it printed. It must succeed.
     #[track_caller]
-    fn ends(mut self) -> Output {
-        self.0.take().expect("not ended").join().expect("it ended")
+    fn succeeds(mut self) -> String {
+        let status = self.proc.wait();
+        let mut text = String::new();
+        let mut stdout = self.proc.child().stdout.take().expect("piped");
+        stdout.read_to_string(&mut text).expect("UTF-8");
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "{text}{:?}",
+            self.stderr.iter().collect::<Vec<_>>()
+        );
+        text
     }
-}
-
-/// How many connections there are to the daemon's socket.
-fn readers(probed: &Probed) -> usize {
-    let output = Command::new("ss")
-        .args(["-xH", "state", "connected", "src"])
-        .arg(probed.socket())
-        .stderr(Stdio::null())
-        .output()
-        .expect("ss");
-    String::from_utf8_lossy(&output.stdout).lines().count()
 }
 
 #[test]
@@ -60,21 +96,16 @@ fn ready_and_stopped() {
     let ready = Waiting::begin(&probed, &["annad", "--ready", "--timeout", "1m"]);
     ready.goes_on();
     let daemon = Daemon::at(&exe).unix(&path).start();
-    let output = ready.ends();
-    assert_eq!(output.code, Some(0), "{output:?}");
+    let output = ready.succeeds();
     assert!(
-        output
-            .stdout
-            .starts_with(&format!("annad is ready: annad ({}), generation 1", daemon.pid())),
+        output.starts_with(&format!("annad is ready: annad ({}), generation 1", daemon.pid())),
         "{output:?}"
     );
 
     let stopped = Waiting::begin(&probed, &["annad", "--stopped", "--timeout", "1m", "--json"]);
     stopped.goes_on();
     daemon.kill("TERM");
-    let output = stopped.ends();
-    assert_eq!(output.code, Some(0), "{output:?}");
-    let answer: serde_json::Value = serde_json::from_str(&output.stdout).expect("JSON");
+    let answer: Value = serde_json::from_str(&stopped.succeeds()).expect("JSON");
     assert_fits("wait", &answer);
     assert_eq!(
         (&answer["outcome"], &answer["main"]),
@@ -149,16 +180,48 @@ fn an_old_process_that_is_draining_is_never_ready() {
 
     new.tell(&format!("listen tcp:127.0.0.1:{port}"));
     for waiting in [any, next] {
-        let output = waiting.ends();
-        assert_eq!(output.code, Some(0), "{output:?}");
+        let output = waiting.succeeds();
         assert!(
-            output
-                .stdout
-                .starts_with(&format!("annad is ready: annad ({}), generation 2", new.pid())),
+            output.starts_with(&format!("annad is ready: annad ({}), generation 2", new.pid())),
             "{output:?}"
         );
     }
     assert!(old.process().is_alive());
+}
+
+/// Here probe's own healing gives up; `systemd_start_limit` has systemd do so.
+#[test]
+fn a_service_that_was_given_up_is_not_waited_for() {
+    let sandbox = Sandbox::new();
+    let exe = Daemon::install(&sandbox, "annad");
+    let (path, gate) = (sandbox.path("annad.sock"), sandbox.path("gate"));
+    let heal = format!(
+        "listen = [\"unix:{}\"]\nheal = {{ restart = [\"/bin/sh\", \"-c\", \"read gate < $0; exit 1\", {gate:?}], \
+         backoff = \"10ms..20ms\", give_up_after = 1 }}",
+        path.display()
+    );
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    let probed = Probed::start(&sandbox, &Daemon::service("annad", &exe, &heal));
+    let daemon = Daemon::at(&exe).unix(&path).start();
+    probed.ask_json(&["wait", "annad", "--ready", "--timeout", "10s"]);
+    daemon.kill("KILL");
+    daemon.wait_gone();
+
+    // The attempt goes on for as long as the gate is shut.
+    let mut waiting = Waiting::begin(&probed, &["annad", "--ready", "--timeout", "1h"]);
+    waiting.goes_on();
+    std::fs::write(&gate, "go on\n").expect("whoever restarts it reads");
+    assert_eq!(waiting.proc.wait().code(), Some(1));
+    waiting.says("probe: annad will not be ready: whoever restarts it gave up: ");
+
+    // Whoever comes later need not wait either.
+    let output = probed.ask(&["wait", "annad", "--ready", "--timeout", "1h"]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(
+        output.stderr.contains("probe gave up after 1 attempts"),
+        "{output:?}"
+    );
+    probed.ask_json(&["wait", "annad", "--stopped"]);
 }
 
 #[test]
@@ -170,15 +233,11 @@ fn a_daemon_that_is_restarted_meanwhile_is_waited_for() {
     let mut probed = Probed::start(&sandbox, &Daemon::service("annad", &exe, &more));
     let ready = Waiting::begin(&probed, &["annad", "--ready", "--timeout", "1m"]);
     probed.kill();
+    ready.says("waiting for the daemon");
     // It happens while nobody looks.
     let daemon = Daemon::at(&exe).unix(&path).start();
     ready.goes_on();
     probed.begin();
-    let output = ready.ends();
-    assert_eq!(output.code, Some(0), "{output:?}");
-    assert!(
-        output.stdout.contains(&format!("({})", daemon.pid())),
-        "{output:?}"
-    );
-    assert!(output.stderr.contains("waiting for the daemon"), "{output:?}");
+    let output = ready.succeeds();
+    assert!(output.contains(&format!("({})", daemon.pid())), "{output:?}");
 }

@@ -88,13 +88,20 @@ fn what_the_daemon_says() {
     assert!(signals.stop().iter().all(|l| l.value["kind"] == "signal"));
 
     // The same for a person.
-    let human =
-        run(probe(&["watch", "--since", "1m", "--for", "300ms", "--socket"]).arg(scene.probed.socket()));
-    assert_eq!((human.code, human.stderr.as_str()), (Some(0), ""), "{human:?}");
-    assert!(human.stdout.starts_with("watching annad: unix:"), "{human:?}");
+    let human = Attached::for_people(scene.probed.socket(), &["--since", "1m"]);
+    human.expect("the crash, in words", |l| {
+        l.raw.contains(" annad        CRITICAL  crashed: ")
+    });
+    assert_eq!(human.said(), "");
+    let lines = human.stop();
     assert!(
-        human.stdout.contains(" annad        CRITICAL  crashed: "),
-        "{human:?}"
+        lines[0].raw.starts_with("watching annad: unix:"),
+        "{}",
+        lines[0].raw
+    );
+    assert!(
+        lines.iter().all(|l| !l.raw.contains('\x1b')),
+        "no colours in a pipe"
     );
 }
 

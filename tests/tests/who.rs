@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use probe_tests::{Daemon, Output, Sandbox, probe, probe_binary, run};
+use probe_tests::{Daemon, Output, Probed, Sandbox, probe, probe_binary, run, schema::assert_fits};
 use serde_json::Value;
 
 /// Exit codes.
@@ -180,4 +180,39 @@ fn what_is_no_address_is_a_usage_error() {
         assert_eq!(output.code, Some(2), "{output:?}");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
+}
+
+/// Whoever may ask the daemon sees what only root sees by itself.
+#[test]
+fn the_daemon_answers_those_who_may_ask_it() {
+    let sandbox = Sandbox::new();
+    let exe = Daemon::install(&sandbox, "annad");
+    let path = sandbox.path("annad.sock");
+    let daemon = Daemon::at(&exe).unix(&path).start();
+    let mut probed = Probed::with(
+        &sandbox,
+        "group = \"nogroup\"",
+        &Daemon::service("annad", &exe, "expected = false"),
+    );
+    let program = sandbox.install(&probe_binary(), "probe");
+    let ask = |probed: &Probed| {
+        let output = run(Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args(["who", "--json", text(&path), "--socket"])
+            .arg(probed.socket()));
+        (output.code, json(&output))
+    };
+
+    let (code, answer) = ask(&probed);
+    assert_eq!((code, &answer["state"]), (Some(LIVE), &"live".into()), "{answer}");
+    assert_eq!(sockets(&answer), [(vec![daemon.pid().into()], true)]);
+    assert_eq!(answer["sockets"][0]["holders"][0]["exe"], text(&exe), "{answer}");
+    assert_fits("who", &answer);
+
+    // By itself it says what it could not see.
+    probed.stop();
+    let (_, answer) = ask(&probed);
+    assert_ne!(answer["cannot_see"], serde_json::json!([]), "{answer}");
+    assert_fits("who", &answer);
 }

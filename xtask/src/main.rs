@@ -1,10 +1,13 @@
 //! Development commands of the workspace: `cargo xtask COMMAND`.
 
 mod apt;
+mod bench;
 mod bless;
 mod build_ebpf;
 mod child;
 mod demo;
+mod docs;
+mod package;
 mod test;
 mod vm;
 mod workspace;
@@ -28,10 +31,16 @@ enum Command {
     Test(test::Args),
     /// Watch a small faulty daemon fail in several ways, in under 30 seconds (needs root)
     Demo(demo::Args),
+    /// Let the engine live through an hour of ten thousand services, and measure it
+    Bench(bench::Args),
     /// Record the findings of the traces under tests/traces anew, as the expected ones
     Bless(bless::Args),
     /// Run the kernel tests on Debian's kernels, each in a virtual machine
     Vm(vm::Args),
+    /// Write the pages of the documentation that are made from the program
+    Docs(docs::Args),
+    /// Build the Debian package, or the static program
+    Package(package::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,7 +59,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Docs(args) => docs::run(&args),
+        Command::Package(args) => package::run(&args),
     }
 }

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Only these lanes, separated by commas
     #[arg(long, value_enum, value_name = "LANE", value_delimiter = ',')]
     only: Vec<Lane>,
+    /// Also the lanes that take long or install much: daemons, kernels, systemd, arm64
+    #[arg(long, conflicts_with_all = ["only", "filter"])]
+    all: bool,
     /// Run the later lanes too when one fails
     #[arg(long)]
     keep_going: bool,
@@ -86,7 +89,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn chosen(lane: Lane, args: &Args) -> bool {
     if args.only.is_empty() {
-        args.filter.is_none() || lane.has_tests() && lane.is_quick()
+        match args.filter {
+            None => args.all || !lane.is_extra(),
+            Some(_) => lane.is_quick() && lane.has_tests(),
+        }
     } else {
         args.only.contains(&lane)
     }
@@ -178,6 +184,7 @@ mod tests {
     fn a_filter_leaves_out_lanes_without_tests_unless_they_are_named() {
         let args = |only: &[Lane], filter: Option<&str>| Args {
             only: only.to_vec(),
+            all: false,
             keep_going: false,
             filter: filter.map(str::to_owned),
         };
@@ -188,8 +195,13 @@ mod tests {
                 .filter(move |l| chosen(*l, &args))
                 .collect()
         };
-        let all: Vec<_> = lanes(args(&[], None));
+        let all: Vec<_> = lanes(Args {
+            all: true,
+            ..args(&[], None)
+        });
         assert_eq!(all, Lane::value_variants());
+        let usual: Vec<_> = lanes(args(&[], None));
+        assert!(!usual.iter().any(|lane| lane.is_extra()) && usual.contains(&Lane::E2e));
         let filtered: Vec<_> = lanes(args(&[], Some("redis")));
         assert_eq!(filtered, [Lane::Unit, Lane::Replay, Lane::E2e]);
         let named: Vec<_> = lanes(args(&[Lane::Format, Lane::E2e], Some("redis")));

@@ -16,7 +16,8 @@ mod userland;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, fs,
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -27,11 +28,11 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
-pub(crate) use self::machine::Report;
 use self::{
     kernel::{Arch, Kernel, Release},
     programs::Target,
 };
+pub(crate) use self::{machine::Report, mirror::own_suite, userland::bootstrap};
 use crate::{apt, child, workspace};
 
 /// Debian packages of the virtual machine.
@@ -62,6 +63,10 @@ pub(crate) struct Args {
     /// Write the table of hooks into the README
     #[arg(long)]
     pub(crate) table: bool,
+
+    /// Keep the tests' recordings and their findings here; one kernel and one tier make sense with it
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "icount")]
+    pub(crate) keep_traces: Option<PathBuf>,
 
     /// Print everything that the virtual machines print
     #[arg(long)]
@@ -144,7 +149,8 @@ fn matrix(args: &Args, each: &mut impl FnMut(&Report)) -> anyhow::Result<()> {
         true => Work::Cost,
         false => Work::Tests,
     };
-    let guest = guest::build(args.filter.as_deref(), &[], &Target::default())?;
+    let mut guest = guest::build(args.filter.as_deref(), &[], &Target::default())?;
+    guest.keep_traces = args.keep_traces.is_some();
     let chosen = |r: &Release| args.kernel.is_empty() || args.kernel.contains(r);
     let releases: Vec<Release> = Release::value_variants().iter().copied().filter(chosen).collect();
     let mut kernels = Vec::new();
@@ -198,6 +204,13 @@ fn matrix(args: &Args, each: &mut impl FnMut(&Report)) -> anyhow::Result<()> {
     };
     println!("\n{text}");
     let findings = differing(&reports);
+    if let Some(directory) = &args.keep_traces {
+        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+        for (name, text) in reports.iter().flat_map(|r| &r.traces) {
+            let file = directory.join(name);
+            fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        }
+    }
     if args.table && work == Work::Tests {
         table::write(&workspace::root().join("README.md"), &text)?;
     }

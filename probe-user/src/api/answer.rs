@@ -73,7 +73,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
 /// A body of JSON.
 #[derive(Debug)]
-#[expect(dead_code, reason = "silences and tests of hooks read one")]
 pub(crate) struct Body<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {

@@ -74,6 +74,11 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             answer("It is so", "application/json", Some(schema))
         }
         Content::Other(media) => answer("The document", media, None),
+        Content::Text(media) => {
+            let text = |m: &&str| ((*m).to_owned(), json!({ "schema": { "type": "string" } }));
+            let content: Map<String, Value> = media.iter().map(text).collect();
+            json!({ "description": "The text", "content": content })
+        }
     };
     answers.insert("200".to_owned(), ok);
     let mut operation = json!({

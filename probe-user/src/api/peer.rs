@@ -52,7 +52,6 @@ impl Peer {
     }
 
     /// The user, where the kernel told.
-    #[expect(dead_code, reason = "silences say who asked for them")]
     pub(crate) fn uid(&self) -> Option<u32> {
         match self {
             Self::Tcp(_) => None,

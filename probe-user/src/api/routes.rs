@@ -14,10 +14,13 @@ use super::{
     answer::Refused,
     events,
     guard::{Guard, guard},
-    openapi, services,
-    types::{Findings, Health, OneService, Reloaded, Services},
+    hooks, metrics, openapi, services, silences,
+    types::{Findings, Health, HookTested, NewSilence, OneService, Reloaded, Services, Silence, Silences},
+    who,
 };
+use crate::{metrics::Format, who::Answer};
 
+const METRICS: [&str; 2] = [Format::Classic.content_type(), Format::OpenMetrics.content_type()];
 /// Bytes that a question may have.
 const BODY: usize = 64 * 1024;
 
@@ -49,6 +52,8 @@ pub(super) enum Content {
     Health(SchemaOf),
     /// A document of this type.
     Other(&'static str),
+    /// Text of one of these types.
+    Text(&'static [&'static str]),
 }
 
 /// Refusals that every operation can give.
@@ -128,6 +133,75 @@ pub(super) fn routes() -> Vec<Route> {
         },
         Route {
             method: Method::GET,
+            path: "/v1/who",
+            operation: "who",
+            summary: "Who holds an address, and whether somebody who asks for it reaches them",
+            query: Some(schema::<who::Who>),
+            body: None,
+            answer: Content::Json(schema::<Answer>),
+            refusals: &[],
+            handler: get!(who::who),
+        },
+        Route {
+            method: Method::GET,
+            path: "/v1/silences",
+            operation: "silences",
+            summary: "Every silence that is not over",
+            query: None,
+            body: None,
+            answer: Content::Json(schema::<Silences>),
+            refusals: &[],
+            handler: get!(silences::silences),
+        },
+        Route {
+            method: Method::POST,
+            path: "/v1/silences",
+            operation: "silence",
+            summary: "Silence a service: findings still open and show, hooks and healing rest",
+            query: None,
+            body: Some(schema::<NewSilence>),
+            answer: Content::Json(schema::<Silence>),
+            refusals: &[
+                (404, "There is no such service"),
+                (409, "There are too many silences already"),
+            ],
+            handler: || on(MethodFilter::POST, silences::silence),
+        },
+        Route {
+            method: Method::DELETE,
+            path: "/v1/silences/{id}",
+            operation: "end_silence",
+            summary: "End a silence before its time",
+            query: None,
+            body: None,
+            answer: Content::Json(schema::<Silence>),
+            refusals: &[(404, "There is no such silence")],
+            handler: || on(MethodFilter::DELETE, silences::end),
+        },
+        Route {
+            method: Method::POST,
+            path: "/v1/hooks/{name}/test",
+            operation: "test_hook",
+            summary: "Send a sample finding through a hook; its answer must come within ten seconds",
+            query: None,
+            body: None,
+            answer: Content::Json(schema::<HookTested>),
+            refusals: &[(404, "There is no such hook")],
+            handler: || on(MethodFilter::POST, hooks::test),
+        },
+        Route {
+            method: Method::GET,
+            path: "/metrics",
+            operation: "metrics",
+            summary: "Metrics, in OpenMetrics where the client asks for it, else in Prometheus' text format",
+            query: None,
+            body: None,
+            answer: Content::Text(&METRICS),
+            refusals: &[],
+            handler: get!(metrics::metrics),
+        },
+        Route {
+            method: Method::GET,
             path: "/healthz",
             operation: "healthz",
             summary: "Whether the engine makes progress",
@@ -166,6 +240,7 @@ pub(super) fn routes() -> Vec<Route> {
 pub(super) fn router(api: Api, who: Guard) -> Router {
     let routes = routes().into_iter();
     routes
+        // Methods of one path are joined.
         .fold(Router::new(), |router, r| router.route(r.path, (r.handler)()))
         .fallback(|| async { Refused::absent("there is no such path: see /openapi.json") })
         .method_not_allowed_fallback(|| async {

@@ -26,8 +26,8 @@ pub(super) async fn services(State(api): State<Api>) -> Result<Json<Services>, R
         v: V,
         epoch: api.0.stream.epoch().to_owned(),
         cursor: picture.cursor,
-        probe: picture.probe(api.0.since, api.loaded()),
-        services: picture.services(),
+        probe: api.probe(&picture).await,
+        services: api.services(&picture),
     }))
 }
 
@@ -36,19 +36,25 @@ pub(super) async fn service(
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<OneService>, Refused> {
     let Path(name) = path.map_err(|e| Refused::bad(e.body_text()))?;
-    let Some(picture) = api.0.engine.picture(Some(name.clone())).await? else {
-        let all = api.0.engine.picture(None).await?.ok_or_else(gone)?;
-        let known: Vec<&str> = all.services.iter().map(|(s, _)| s.service.as_str()).collect();
-        let hint = load::nearest(&name, &known).map_or(String::new(), |n| format!("; did you mean {n:?}?"));
-        return Err(Refused::absent(format!("no service is named {name:?}{hint}")));
-    };
-    let service = picture.services().pop().ok_or_else(gone)?;
+    let picture = known(&api, &name).await?;
+    let service = api.services(&picture).pop().ok_or_else(gone)?;
     Ok(Json(OneService {
         v: V,
         epoch: api.0.stream.epoch().to_owned(),
         cursor: picture.cursor,
         service,
     }))
+}
+
+/// The one service of that name.
+pub(super) async fn known(api: &Api, name: &str) -> Result<Picture, Refused> {
+    if let Some(picture) = api.0.engine.picture(Some(name.to_owned())).await? {
+        return Ok(picture);
+    }
+    let all = api.0.engine.picture(None).await?.ok_or_else(gone)?;
+    let known: Vec<&str> = all.services.iter().map(|(s, _)| s.service.as_str()).collect();
+    let hint = load::nearest(name, &known).map_or(String::new(), |n| format!("; did you mean {n:?}?"));
+    Err(Refused::absent(format!("no service is named {name:?}{hint}")))
 }
 
 pub(super) async fn findings(State(api): State<Api>) -> Result<Json<Findings>, Refused> {
@@ -107,6 +113,6 @@ pub(super) async fn reload(State(api): State<Api>) -> Result<Json<Reloaded>, Ref
     }
 }
 
-fn gone() -> Refused {
+pub(super) fn gone() -> Refused {
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has ended")
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    LoadedState,
+    Api,
     types::{
-        EndStatus, FindingStatus, ListenerState, ListenerStatus, PidRef, ProbeStatus, ProcessRef,
-        ServiceStatus, Stopping, Verdict,
+        EndStatus, FindingStatus, HistoryState, HistoryStatus, ListenerState, ListenerStatus, PidRef,
+        ProbeStatus, ProcessRef, ServiceStatus, Silence, Stopping, Verdict,
     },
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         finding::Finding,
         view::{self, EndView, ListenerView, ServiceView},
     },
+    history::{self, Health},
     report,
 };
 
@@ -68,7 +69,7 @@ impl FindingStatus {
             cause: f.cause.clone(),
             at: report::rfc3339(f.at, wall_offset_ns),
             boot_ns: f.at,
-            actor: f.actor.as_ref().map(ProcessRef::from),
+            actor: f.actor.as_deref().map(ProcessRef::from),
             summary: f.summary.clone(),
             evidence: f.evidence.clone(),
             facts: f.facts.clone(),
@@ -129,26 +130,58 @@ impl Picture {
         let others = self.services.iter().flat_map(|(s, _)| &s.findings);
         blind.chain(others).map(|f| self.finding(f)).collect()
     }
+}
+
+impl Api {
+    /// Every service of a picture, with its silence.
+    pub(super) fn services(&self, picture: &Picture) -> Vec<ServiceStatus> {
+        let mut services = picture.services();
+        for s in &mut services {
+            s.silenced = self.0.silences.active(&s.service).as_ref().map(Silence::from);
+        }
+        services
+    }
 
     /// Of probe itself.
-    pub(crate) fn probe(&self, since: Nanos, loaded: LoadedState) -> ProbeStatus {
+    pub(super) async fn probe(&self, picture: &Picture) -> ProbeStatus {
+        let loaded = self.loaded();
+        let lost = picture.lost.iter().map(|(s, n)| (s.clone(), *n));
         ProbeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process: PidRef {
                 pid: std::process::id(),
             },
-            since_ns: since,
-            joined: self.joined,
-            blind: self.blind.as_ref().map(|f| self.finding(f)),
-            lost: self
-                .lost
-                .iter()
-                .map(|(s, n)| (s.clone(), *n))
-                .collect::<BTreeMap<_, _>>(),
-            tier: self.tier.clone(),
+            since_ns: self.0.since,
+            joined: picture.joined,
+            blind: picture.blind.as_ref().map(|f| picture.finding(f)),
+            lost: lost.collect::<BTreeMap<_, _>>(),
+            tier: picture.tier.clone(),
             loaded_ns: loaded.at,
             reloads: loaded.reloads,
             reload_error: loaded.error,
+            history: Some(HistoryStatus::new(&self.0.store.status(), &self.0.notices)),
+            hooks: self.0.acts.hooks().await,
+            silences: self.0.silences.list().iter().map(Silence::from).collect(),
+        }
+    }
+}
+
+impl HistoryStatus {
+    fn new(s: &history::Status, notices: &[String]) -> Self {
+        let (state, error) = match &s.health {
+            Health::Opening => (HistoryState::Opening, None),
+            Health::Writing => (HistoryState::Writing, None),
+            Health::Failing { why, .. } => (HistoryState::Failing, Some(why.clone())),
+        };
+        Self {
+            state,
+            error,
+            notices: notices.to_vec(),
+            written: s.written,
+            lost: s.lost,
+            waiting: u64::try_from(s.waiting).unwrap_or(u64::MAX),
+            bytes: s.bytes,
+            oldest: s.oldest.map(|at| report::rfc3339(Nanos::ZERO, at.0)),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     clock::Nanos,
     engine::finding::{FindingState, Kind, Severity},
     event::{Process, SocketState},
+    hooks::status::HookStatus,
 };
 
 /// The version of the answers.
@@ -271,6 +272,42 @@ pub struct ProbeStatus {
     pub reloads: u64,
     /// Why the last reload changed nothing, where it was refused.
     pub reload_error: Option<String>,
+    /// `null`: an older probe answers.
+    #[serde(default)]
+    pub history: Option<HistoryStatus>,
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
+    /// Those that are not over.
+    #[serde(default)]
+    pub silences: Vec<Silence>,
+}
+
+/// How the history does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryStatus {
+    pub state: HistoryState,
+    /// Why it is not written. It is tried again.
+    pub error: Option<String>,
+    /// What an administrator should know of its beginning: that a damaged one was set aside, and where.
+    pub notices: Vec<String>,
+    /// Lines written, and lines that never will be, since the daemon began.
+    pub written: u64,
+    pub lost: u64,
+    /// Lines that wait to be written.
+    pub waiting: u64,
+    /// Of the database.
+    pub bytes: u64,
+    /// When its oldest line was said: RFC 3339.
+    pub oldest: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryState {
+    /// The database is being checked.
+    Opening,
+    Writing,
+    Failing,
 }
 
 /// `POST /v1/hooks/{name}/test`: what became of the sample.

@@ -1,8 +1,8 @@
 //! `probe hook`.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
+
+use super::reach::Reach;
 
 /// Try the hooks that are told of findings
 #[derive(Debug, Args)]
@@ -31,15 +31,14 @@ pub(crate) struct HookTest {
     /// Name of a hook
     pub(crate) name: String,
 
-    /// Do not ask the daemon
+    /// Do not ask the daemon: this process sends it, as the configuration says
     #[arg(long)]
     pub(crate) direct: bool,
-
-    /// Configuration file, instead of /etc/probe
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
 
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }

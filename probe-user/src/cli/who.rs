@@ -3,10 +3,13 @@
 use clap::Args;
 use probe_user::{address::Address, config::Netns};
 
+use super::reach::Reach;
+
 /// Say who holds an address, and whether somebody who connects to it reaches them
 ///
 /// Right where `lsof PATH` and `fuser PATH` are not: they go by the name that a socket was once given, not by the file
-/// that the path leads to. Needs no daemon. As root it sees everything; as somebody else it says what it could not see.
+/// that the path leads to. Needs no daemon. As root it sees everything; anybody else is answered by the daemon where they may
+/// ask one, and is told what could not be seen where they may not.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit codes: 0 live, 3 held or left behind and nobody is reached (stale, orphaned, bound, shut_down, \
@@ -30,6 +33,9 @@ pub(crate) struct Who {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }
 
 fn parse(text: &str) -> Result<Address, String> {

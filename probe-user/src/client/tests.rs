@@ -303,6 +303,60 @@ fn lines_come_as_they_are_said() {
 }
 
 #[test]
+fn a_stream_that_is_cut_off_goes_on_behind_its_last_line() {
+    local(async {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&asked);
+        let line = |n: u64| format!("{{\"epoch\":\"e\",\"cursor\":{n}}}");
+        let server = serve("client-follow", move |mut stream| {
+            let heard = Arc::clone(&heard);
+            async move {
+                let question = question(&mut stream).await;
+                let path = question.split(' ').nth(1).unwrap_or_default().to_owned();
+                let connection = {
+                    let mut heard = heard.lock().unwrap();
+                    heard.push(path);
+                    heard.len()
+                };
+                let head = "HTTP/1.1 200 OK\r\nprobe-epoch: e\r\nprobe-cursor: 3\r\n\r\n";
+                let text = match connection {
+                    // Nothing is said before the end.
+                    1 => head.to_owned(),
+                    // It ends in the middle of a line.
+                    2 => format!("{head}{}\n{}\n{{\"epoch\":", line(4), line(5)),
+                    // It is of no use to anybody now.
+                    3 => "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                    _ => format!("{head}{}\n", line(6)),
+                };
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        });
+        let client = Client::new(&server.path, LIMITS);
+        let mut stream = Follow::new(client, vec![("kind", "signal".into())], Some("10m".into()));
+        stream.begin().await.unwrap();
+        let mut told = String::new();
+        while stream.since() != Some("e.6") {
+            match stream.next().await.unwrap() {
+                Told::Line(json) => told += std::str::from_utf8(&json).unwrap(),
+                Told::Gone(_) => told += " gone ",
+                Told::Back => told += " back ",
+            }
+        }
+        let expected = format!(" gone  back {}{} gone  back {}", line(4), line(5), line(6));
+        assert_eq!(told, expected);
+        assert_eq!(
+            *asked.lock().unwrap(),
+            [
+                "/v1/events?kind=signal&since=10m",
+                "/v1/events?kind=signal&since=e.3",
+                "/v1/events?kind=signal&since=e.5",
+                "/v1/events?kind=signal&since=e.5",
+            ]
+        );
+    });
+}
+
+#[test]
 fn queries_are_escaped() {
     let parameters = [("a", Some("ü&=x")), ("b", None), ("c", Some("1-2.3"))];
     assert_eq!(query("/p", &parameters), "/p?a=%C3%BC%26%3Dx&c=1-2.3");

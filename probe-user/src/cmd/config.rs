@@ -9,23 +9,21 @@ use probe_user::{
     config::{
         self, Service,
         load::{self, ConfigError, Loaded},
+        reference::{Form, reference},
     },
     discover,
     sources::observer::Observer,
 };
 use serde_json::json;
 
-use crate::cli::{Config, ConfigCommand};
+use crate::cli::{Config, ConfigCommand, SchemaFormat};
 
 pub(crate) fn run(args: &Config) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match args.command {
         ConfigCommand::Check => check(&mut out, args)?,
         ConfigCommand::Show => show(&mut out, args)?,
-        ConfigCommand::Schema => {
-            serde_json::to_writer_pretty(&mut out, &config::schema::schema()).map_err(io::Error::from)?;
-            writeln!(out)?;
-        }
+        ConfigCommand::Schema { format } => schema(&mut out, format)?,
         ConfigCommand::Discover => out.write_all(starter(&discovered()?).as_bytes())?,
     }
     Ok(out.flush()?)
@@ -102,6 +100,18 @@ fn show(out: &mut impl Write, args: &Config) -> anyhow::Result<()> {
         write!(out, "{}", toml::to_string_pretty(&config)?)?;
     }
     Ok(())
+}
+
+fn schema(out: &mut impl Write, format: SchemaFormat) -> io::Result<()> {
+    let form = match format {
+        SchemaFormat::Json => {
+            serde_json::to_writer_pretty(&mut *out, &config::schema::schema())?;
+            return writeln!(out);
+        }
+        SchemaFormat::Markdown => Form::Markdown,
+        SchemaFormat::Man => Form::Man,
+    };
+    out.write_all(reference(form).as_bytes())
 }
 
 fn discovered() -> anyhow::Result<Vec<Service>> {

@@ -23,6 +23,7 @@ use crate::{
         view::{Life, ServiceView},
     },
     kernel::{Kernel, LoadError, LoadOptions},
+    metrics::Timings,
     report::Watching,
     runtime::{Poller, Runtime, RuntimeError, Waker, exe_ids},
     sources::{
@@ -48,11 +49,6 @@ pub enum StartError {
     Observer(DiagError),
     #[error("cannot discover what listens here: {0}")]
     Discover(DiagError),
-    #[error(
-        "nothing is declared, and nothing that listens or has a PID file under /run was found: declare a service in a \
-         configuration file"
-    )]
-    Nothing,
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("the engine's thread cannot run: {0}")]
@@ -72,6 +68,8 @@ pub struct Start {
     /// Shall the thread have a real-time priority?
     pub realtime: bool,
     pub load: LoadOptions,
+    /// What the thread measures itself by.
+    pub timings: Arc<Timings>,
 }
 
 /// Asks the engine's thread. Clones ask the same one.
@@ -281,10 +279,15 @@ impl Drive {
             }
         };
         if config.services.is_empty() {
-            return Err(StartError::Nothing);
+            // No reason to fail: at boot, or on a new host, the first daemon and its declaration come later.
+            tracing::warn!(
+                "nothing is declared, and nothing that listens or has a PID file under /run was found: nothing is watched until a \
+                 service is declared in a configuration file"
+            );
         }
         let exes = exe_ids(&config);
         let mut runtime = Runtime::new(config, &exes, kernel, observer, None)?;
+        runtime.measure(start.timings);
         let poller = Poller::new(&runtime).map_err(StartError::Thread)?;
         for (service, life) in &start.remembered {
             runtime.remember(service, life.generation, life.main);

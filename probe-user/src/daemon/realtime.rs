@@ -6,13 +6,15 @@ use std::io;
 /// Gives the calling thread the lowest real-time priority, where that is allowed. Threads and processes that it starts
 /// do not have it.
 pub(super) fn prefer_this_thread() {
-    let parameters = libc::sched_param { sched_priority: 1 };
-    // SAFETY: 0 is the calling thread, and the parameters are read during the call only.
+    // The kernel's own: musl's structure has more members, and its function only says that it is not there.
+    let priority: libc::c_int = 1;
+    // SAFETY: 0 is the calling thread, and the kernel reads one int at the address, during the call only.
     let result = unsafe {
-        libc::sched_setscheduler(
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
             0,
             libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
-            &raw const parameters,
+            &raw const priority,
         )
     };
     if result < 0 {

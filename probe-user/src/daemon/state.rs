@@ -2,15 +2,38 @@
 
 use std::fs;
 
-use super::engine::Handle;
+use super::{Daemon, engine::Handle};
 use crate::{
     clock::{self, Nanos},
     config::Config,
+    history::{Health, Store},
     stream::Stream,
 };
 
-/// Writes what probe knows of itself.
-pub(super) async fn tell(engine: &Handle, stream: &Stream, since: Nanos, config: &Config) {
+impl Daemon {
+    /// Writes what probe knows of itself.
+    pub(super) async fn tell_state(&self) {
+        let config = self.tell_config.borrow().clone();
+        process(self.since);
+        kept(&self.stream, &self.store);
+        for hook in self.acts.hooks().await {
+            let r = hook.results;
+            tracing::info!(
+                "state: hook {}: {} wait, told {} times, failed {}, timed out {}, dropped {}{}",
+                hook.hook,
+                hook.waiting,
+                r.ok,
+                r.failed,
+                r.timeout,
+                r.dropped,
+                hook.not_kept.map_or(String::new(), |why| format!("; {why}"))
+            );
+        }
+        services(&self.handle, &config).await;
+    }
+}
+
+fn process(since: Nanos) {
     let kb = |name: &str| {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status
@@ -27,6 +50,9 @@ pub(super) async fn tell(engine: &Handle, stream: &Stream, since: Nanos, config:
         kb("VmRSS"),
         kb("Threads"),
     );
+}
+
+fn kept(stream: &Stream, store: &Store) {
     let figures = stream.figures();
     tracing::info!(
         "state: stream {} holds lines {} to {}, about {} bytes, for {} readers",
@@ -36,6 +62,22 @@ pub(super) async fn tell(engine: &Handle, stream: &Stream, since: Nanos, config:
         figures.bytes,
         figures.readers
     );
+    let history = store.status();
+    tracing::info!(
+        "state: history is {}, {} lines written, {} lost, {} wait, about {} bytes",
+        match &history.health {
+            Health::Opening => "being checked".to_owned(),
+            Health::Writing => "written".to_owned(),
+            Health::Failing { why, .. } => format!("not written: {why}"),
+        },
+        history.written,
+        history.lost,
+        history.waiting,
+        history.bytes
+    );
+}
+
+async fn services(engine: &Handle, config: &Config) {
     let picture = match engine.picture(None).await {
         Ok(Some(picture)) => picture,
         Ok(None) => return,

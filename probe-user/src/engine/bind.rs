@@ -1,11 +1,13 @@
 //! Binds of declared addresses, as the fentry tier tells of them: also those that fail.
 
+use std::sync::Arc;
+
 use nix::errno::Errno;
 use serde_json::json;
 
 use crate::{
     address::Address,
-    event::{ProcId, Process},
+    event::{Actor, ProcId, Process},
 };
 
 use super::{Engine, finding::EventKind, show::describe, state::RefusedBind};
@@ -19,37 +21,39 @@ impl Engine {
         netns: Option<u32>,
         error: Option<i32>,
     ) {
-        let at = self.at;
+        let (at, process) = (self.at, Arc::new(process));
         for (a, certain) in self.declared_as(address, netns) {
             if !certain {
-                self.settle_soon(&a);
+                self.settle_soon(a);
                 continue;
             }
             let seq = self.next_seq();
-            let Some(ledger) = self.addresses.get_mut(&a) else {
+            let (Some(declared), Some(ledger)) =
+                (self.addresses.address(a).cloned(), self.addresses.get_mut(a))
+            else {
                 continue;
             };
             // The directory tells of the new name too.
-            let news = match inode.filter(|_| error.is_none() && a.address.path().is_some()) {
+            let news = match inode.filter(|_| error.is_none() && declared.path().is_some()) {
                 Some(inode) => ledger.note_bound(inode, process.id, at),
                 None => true,
             };
             for s in ledger.services.clone() {
                 if news {
-                    self.show_bind(s, seq, &a.address, &process, error);
+                    self.show_bind(s, seq, &declared, &process, error);
                 }
                 let service = &self.services[s];
                 let own = !service.decl.has_selector() || service.members.contains_key(&process.id);
                 if own {
-                    self.note_bind(s, &a.address, &process, error, seq);
+                    self.note_bind(s, &declared, &process, error, seq);
                 }
                 self.touched.insert(s);
             }
-            self.settle_soon(&a);
+            self.settle_soon(a);
         }
     }
 
-    fn show_bind(&mut self, s: usize, seq: u64, address: &Address, process: &Process, error: Option<i32>) {
+    fn show_bind(&mut self, s: usize, seq: u64, address: &Address, process: &Actor, error: Option<i32>) {
         let who = describe(process);
         let (facts, summary) = match error {
             None => (json!({}), format!("{who} bound {address}")),
@@ -75,7 +79,7 @@ impl Engine {
         &mut self,
         s: usize,
         address: &Address,
-        process: &Process,
+        process: &Actor,
         error: Option<i32>,
         seq: u64,
     ) {
@@ -86,6 +90,7 @@ impl Engine {
                 service.refused.remove(address);
             }
             Some(errno) => {
+                self.refused.entry(process.id).or_default().insert(s);
                 let process = process.clone();
                 // When it began stays, however often one process tries.
                 match service.refused.get_mut(address) {
@@ -106,7 +111,10 @@ impl Engine {
 
     /// A process ended: what it could not bind is not missing any more.
     pub(super) fn forget_refused(&mut self, id: ProcId) {
-        for (s, service) in self.services.iter_mut().enumerate() {
+        for s in self.refused.remove(&id).unwrap_or_default() {
+            let Some(service) = self.services.get_mut(s) else {
+                continue;
+            };
             let before = service.refused.len();
             service.refused.retain(|_, r| r.process.id != id);
             if service.refused.len() < before {

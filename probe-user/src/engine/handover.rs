@@ -3,13 +3,13 @@
 
 use serde_json::json;
 
-use crate::address::Site;
-
-use super::{Engine, finding::EventKind, show::describe, socket::in_flight, state::EndKind};
+use super::{
+    Engine, addresses::Place, finding::EventKind, show::describe, socket::in_flight, state::EndKind,
+};
 
 impl Engine {
     /// Remembers which sockets members hold.
-    pub(super) fn note_served(&mut self, s: usize, address: &Site) {
+    pub(super) fn note_served(&mut self, s: usize, address: Place) {
         let members = &self.services[s].members;
         let Some(ledger) = self.addresses.get_mut(address) else {
             return;
@@ -25,7 +25,7 @@ impl Engine {
 
     /// Whether a member of a service that declares the address serves it. Without one, somebody else may keep the listener
     /// for a daemon that is starting.
-    pub(super) fn is_served_by_members(&self, address: &Site) -> bool {
+    pub(super) fn is_served_by_members(&self, address: Place) -> bool {
         let Some(ledger) = self.addresses.get(address) else {
             return false;
         };
@@ -42,7 +42,7 @@ impl Engine {
 
     /// After a look at an address of a main process that exited with code 0 and its listeners open: another member that
     /// holds one of them goes on for it. If there is none, it was a crash.
-    pub(super) fn settle_end(&mut self, s: usize, address: &Site) {
+    pub(super) fn settle_end(&mut self, s: usize, address: Place) {
         let (at, service) = (self.at, &mut self.services[s]);
         let (Some(ledger), Some(end)) = (self.addresses.get(address), service.last_end.as_mut()) else {
             return;

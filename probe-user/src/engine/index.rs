@@ -1,47 +1,57 @@
 //! Which services a process may belong to, without asking each of ten thousand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use crate::{
-    address::{Address, Site},
+    address::Address,
     config::Service,
     event::{FileId, Process},
 };
 
+use super::addresses::{Addresses, Place};
+
+/// What is looked up by words is only asked, never walked over.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     exe_ids: Vec<Option<FileId>>,
     by_exe_id: BTreeMap<FileId, Vec<usize>>,
-    by_exe_path: BTreeMap<String, Vec<usize>>,
-    by_unit: BTreeMap<String, Vec<usize>>,
+    by_exe_path: HashMap<String, Vec<usize>>,
+    by_unit: HashMap<String, Vec<usize>>,
     by_pid: BTreeMap<u32, Vec<usize>>,
     /// Services that name a script but no interpreter.
-    by_script: BTreeMap<String, Vec<usize>>,
-    by_pid_file: BTreeMap<String, Vec<usize>>,
-    names: BTreeMap<String, usize>,
-    /// Declared TCP and UDP addresses.
-    by_port: BTreeMap<(Transport, u16), BTreeSet<Site>>,
+    by_script: HashMap<String, Vec<usize>>,
+    by_pid_file: HashMap<String, Vec<usize>>,
+    names: HashMap<String, usize>,
+    /// Declared TCP and UDP addresses, and of each port all of them.
+    by_inet: HashMap<(Port, Option<IpAddr>), Vec<Place>>,
+    by_port: HashMap<Port, Vec<Place>>,
     /// The others.
-    by_name: BTreeMap<Address, BTreeSet<Site>>,
+    by_name: HashMap<Address, Vec<Place>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+type Port = (Transport, u16);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Transport {
     Tcp,
     Udp,
 }
 
-fn port(address: &Address) -> Option<(Transport, u16)> {
+fn port(address: &Address) -> Option<(Port, Option<IpAddr>)> {
     let transport = match address {
         Address::Tcp(_) => Transport::Tcp,
         Address::Udp(_) => Transport::Udp,
         Address::Unix(_) | Address::Abstract(_) => return None,
     };
-    Some((transport, address.inet()?.port))
+    let inet = address.inet()?;
+    Some(((transport, inet.port), inet.ip))
 }
 
 impl Index {
-    pub(super) fn new(services: &[Service], sites: &[Vec<Site>], exes: &BTreeMap<String, FileId>) -> Self {
+    pub(super) fn new(services: &[Service], addresses: &Addresses, exes: &BTreeMap<String, FileId>) -> Self {
         let mut index = Self::default();
         for (i, s) in services.iter().enumerate() {
             index.names.insert(s.name.clone(), i);
@@ -62,16 +72,17 @@ impl Index {
             if let (Some(script), None) = (&s.script, &s.exe) {
                 index.by_script.entry(script.clone()).or_default().push(i);
             }
-            for site in sites.get(i).into_iter().flatten() {
-                let alike = match port(&site.address) {
-                    Some(port) => index.by_port.entry(port).or_default(),
-                    None => index.by_name.entry(site.address.clone()).or_default(),
-                };
-                alike.insert(site.clone());
-            }
             if let Some(path) = &s.pid_file {
                 index.by_pid_file.entry(path.clone()).or_default().push(i);
             }
+        }
+        for (place, site, _) in addresses.iter() {
+            let Some((port, ip)) = port(&site.address) else {
+                index.by_name.entry(site.address.clone()).or_default().push(place);
+                continue;
+            };
+            index.by_port.entry(port).or_default().push(place);
+            index.by_inet.entry((port, ip)).or_default().push(place);
         }
         index
     }
@@ -118,14 +129,19 @@ impl Index {
             .collect()
     }
 
-    /// The declared addresses of the same name, or transport and port.
-    pub(super) fn alike(&self, address: &Address) -> impl Iterator<Item = &Site> {
-        match port(address) {
-            Some(port) => self.by_port.get(&port),
-            None => self.by_name.get(address),
-        }
-        .into_iter()
-        .flatten()
+    /// The declared addresses that a socket at this one may serve.
+    pub(super) fn alike(&self, address: &Address) -> Vec<Place> {
+        let Some((port, ip)) = port(address) else {
+            return self.by_name.get(address).cloned().unwrap_or_default();
+        };
+        // One of all addresses serves whatever is declared of its port.
+        let Some(ip) = ip.filter(|ip| !ip.is_unspecified()) else {
+            return self.by_port.get(&port).cloned().unwrap_or_default();
+        };
+        let declared = [Some(ip), None].map(|ip| self.by_inet.get(&(port, ip)));
+        let mut alike: Vec<Place> = declared.into_iter().flatten().flatten().copied().collect();
+        alike.sort_unstable();
+        alike
     }
 
     pub(super) fn of_unit(&self, unit: &str) -> &[usize] {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    address::Site,
     clock::Nanos,
     event::{
         Actor, AddressState, FileId, PathChange, PathState, ProcId, Process, Socket, SocketId, SocketState,
     },
 };
+
+use super::addresses::{Addresses, Place};
 
 /// Path changes and dead sockets remembered per address.
 pub(super) const KEPT: usize = 8;
@@ -17,7 +18,7 @@ pub(super) const KEPT: usize = 8;
 pub(super) struct AddressLedger {
     /// Services that declare it.
     pub(super) services: Vec<usize>,
-    pub(super) live: BTreeMap<SocketId, Entry>,
+    pub(super) live: BTreeMap<SocketId, Box<Entry>>,
     /// Inodes of sockets whose beginning an edge has told: the level tells of them no more.
     pub(super) told: VecDeque<u64>,
     /// The socket of a bind that an edge has told: the name that appears with it is no news.
@@ -25,8 +26,8 @@ pub(super) struct AddressLedger {
     /// The last name that was told to appear without its bind being known, and who made it.
     pub(super) named: Option<(Nanos, Option<ProcId>)>,
     pub(super) dead: VecDeque<Dead>,
-    /// Holders that may belong to no service, to be named.
-    pub(super) strangers: BTreeMap<ProcId, Process>,
+    /// Holders that belong to none of the services, to be named. Sorted.
+    pub(super) strangers: Vec<Process>,
     pub(super) path: Option<PathState>,
     /// When the path was first read as it is.
     pub(super) path_since: Option<Nanos>,
@@ -55,45 +56,49 @@ pub(super) struct Bound {
 /// Where a socket or a holder was seen: at no fewer addresses than it is at. Made anew with every snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
-    by_inode: BTreeMap<u64, BTreeSet<Site>>,
-    by_holder: BTreeMap<ProcId, BTreeSet<Site>>,
+    by_inode: BTreeSet<(u64, Place)>,
+    by_holder: BTreeSet<(ProcId, Place)>,
 }
 
 impl Sightings {
-    pub(super) fn note(&mut self, address: &Site, socket: &Socket) {
-        let at = self.by_inode.entry(socket.inode).or_default();
-        if !at.contains(address) {
-            at.insert(address.clone());
-        }
+    pub(super) fn note(&mut self, address: Place, socket: &Socket) {
+        self.by_inode.insert((socket.inode, address));
         for h in &socket.holders {
-            let at = self.by_holder.entry(h.process).or_default();
-            if !at.contains(address) {
-                at.insert(address.clone());
-            }
+            self.by_holder.insert((h.process, address));
         }
     }
 
-    pub(super) fn renew(&mut self, addresses: &BTreeMap<Site, AddressLedger>) {
-        self.by_inode.clear();
-        self.by_holder.clear();
-        for (address, ledger) in addresses {
-            for e in ledger.live.values() {
-                self.note(address, &e.socket);
-            }
-        }
+    pub(super) fn renew(&mut self, addresses: &Addresses) {
+        let sockets = || {
+            addresses
+                .iter()
+                .flat_map(|(address, _, ledger)| ledger.live.values().map(move |e| (address, &e.socket)))
+        };
+        self.by_inode = sockets().map(|(address, s)| (s.inode, address)).collect();
+        self.by_holder = sockets()
+            .flat_map(|(address, s)| s.holders.iter().map(move |h| (h.process, address)))
+            .collect();
     }
 
-    pub(super) fn of_inode(&self, inode: u64) -> Vec<Site> {
-        self.by_inode.get(&inode).into_iter().flatten().cloned().collect()
+    pub(super) fn forget_inode(&mut self, inode: u64) -> Vec<Place> {
+        forget(&mut self.by_inode, inode)
     }
 
-    pub(super) fn forget_inode(&mut self, inode: u64) {
-        self.by_inode.remove(&inode);
+    pub(super) fn forget_holder(&mut self, id: ProcId) -> Vec<Place> {
+        forget(&mut self.by_holder, id)
     }
+}
 
-    pub(super) fn forget_holder(&mut self, id: &ProcId) -> BTreeSet<Site> {
-        self.by_holder.remove(id).unwrap_or_default()
+fn forget<T: Copy + Ord>(seen: &mut BTreeSet<(T, Place)>, what: T) -> Vec<Place> {
+    let places: Vec<Place> = seen
+        .range((what, Place::FIRST)..)
+        .take_while(|(other, _)| *other == what)
+        .map(|(_, place)| *place)
+        .collect();
+    for place in &places {
+        seen.remove(&(what, *place));
     }
+    places
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -184,10 +189,26 @@ impl AddressLedger {
         }
     }
 
+    /// A holder of one of its sockets, as it was last seen.
+    pub(super) fn stranger(&self, id: &ProcId) -> Option<&Process> {
+        let found = self.strangers.binary_search_by_key(id, |p| p.id).ok()?;
+        self.strangers.get(found)
+    }
+
+    /// Who holds its sockets, and who has made the name if nobody has looked since: notifications overtake the kernel's
+    /// records, and its end may be told before anybody looks.
+    pub(super) fn holders(&self) -> impl Iterator<Item = ProcId> {
+        let made = self.changes.back().filter(|c| c.change == PathChange::Created);
+        let maker = made.filter(|_| self.is_renamed()).and_then(|c| c.actor.as_ref());
+        let held = self.live.values().flat_map(|e| &e.socket.holders);
+        held.map(|h| h.process).chain(maker.map(|a| a.id))
+    }
+
     /// Listeners that somebody who asks for the address reaches.
     pub(super) fn serving(&self) -> impl Iterator<Item = &Entry> {
         self.live
             .values()
+            .map(Box::as_ref)
             .filter(|e| e.is_listening() && self.leads_to(&e.socket))
     }
 
@@ -296,13 +317,11 @@ impl AddressLedger {
         };
         let same_socket =
             |s: &Socket| s.head.is_none() && self.live.get(&s.id).is_some_and(|e| e.socket == *s);
-        let known = |p: &Process| self.strangers.get(&p.id).is_none_or(|known| known == p);
         state.error.is_none()
             && self.path == state.path
             && self.netns == state.netns
             && self.live.len() == state.sockets.len()
             && state.sockets.iter().all(same_socket)
-            && state.processes.iter().all(known)
             && self.dead.iter().all(|d| d.at <= read_at)
             && self.changes.iter().all(|c| c.at <= read_at)
     }

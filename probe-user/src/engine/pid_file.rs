@@ -1,5 +1,7 @@
 //! PID files: what stands in them, and whom it names.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::{
@@ -54,41 +56,44 @@ impl Engine {
         }
     }
 
+    /// Whether a level tells what is known already of a process that has joined.
+    fn is_known_pid_file(&self, s: usize, state: &PidFileState) -> bool {
+        let known = self.services[s].pid_file.as_ref();
+        let joined = |p: &Process| self.services[s].members.contains_key(&p.id);
+        self.joined && known.is_some_and(|(k, ..)| k == state) && state.process.as_ref().is_none_or(joined)
+    }
+
     pub(super) fn take_pid_file(&mut self, state: PidFileState) -> bool {
         let at = self.at;
         let mut joined = false;
         for s in self.index.of_pid_file(&state.path, state.of.as_deref()) {
-            let mut state = state.clone();
-            // The number means the same process as before, though nobody can say so any more: it has ended.
-            if let Some((known, ..)) = &self.services[s].pid_file
-                && state.process.is_none()
-                && state.local.is_some()
-                && (known.local, known.modified) == (state.local, state.modified)
-            {
-                state.content = known.content.clone();
-            }
-            if self.services[s]
-                .pid_file
-                .as_ref()
-                .is_some_and(|(_, known, _)| *known > at)
-            {
-                continue;
-            }
-            self.services[s].pid_file_touched = None;
-            if let Some((known, read_at, _)) = &mut self.services[s].pid_file
-                && *known == state
-                && self.joined
-                && state
-                    .process
-                    .as_ref()
-                    .is_none_or(|p| self.member_of.get(&p.id).is_some_and(|v| v.contains(&s)))
-            {
-                *read_at = at;
-                if let Some(p) = state.process.clone() {
-                    joined |= self.meet(p, Met::Level);
+            if self.is_known_pid_file(s, &state) {
+                let service = &mut self.services[s];
+                if let Some((_, read_at, _)) = &mut service.pid_file
+                    && *read_at <= at
+                {
+                    *read_at = at;
+                    service.pid_file_touched = None;
+                }
+                if let Some(p) = &state.process {
+                    joined |= !self.listed.contains(&p.id) && self.meet(p, Met::Level);
                 }
                 continue;
             }
+            let mut state = state.clone();
+            if let Some((known, read_at, _)) = &self.services[s].pid_file {
+                if *read_at > at {
+                    continue;
+                }
+                // The number means the same process as before, though nobody can say so any more: it has ended.
+                if state.process.is_none()
+                    && state.local.is_some()
+                    && (known.local, known.modified) == (state.local, state.modified)
+                {
+                    state.content = known.content.clone();
+                }
+            }
+            self.services[s].pid_file_touched = None;
             let before = self.services[s]
                 .pid_file
                 .as_ref()
@@ -100,13 +105,16 @@ impl Engine {
                 self.services[s].pid_file.as_ref().map_or(0, |p| p.2)
             };
             if let Some(p) = state.process.clone() {
-                joined |= self.meet(p.clone(), Met::Level);
+                joined |= self.meet(&p, Met::Level);
                 if !self.services[s].decl.has_selector() && ServiceState::pid_file_is_about(&state, &p) {
-                    joined |= self.join(s, p, Met::Level);
+                    joined |= self.join(s, &p, Met::Level);
                 }
             }
             self.services[s].pid_file = Some((state.clone(), at, seq));
             self.services[s].confirm_named(&state);
+            if let Some(p) = &state.process {
+                self.confirm_late(s, p.id);
+            }
             if changed && self.joined {
                 let (facts, says) = match &state.content {
                     PidFileContent::Pid(p) => match state.local {
@@ -131,7 +139,7 @@ impl Engine {
                     seq,
                     EventKind::PidFile,
                     subject,
-                    state.process.as_ref(),
+                    state.process.clone().map(Arc::new).as_ref(),
                     None,
                     facts,
                     summary,

@@ -1,6 +1,9 @@
 //! Processes: who joins a service, who is its main process, what an end means.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use serde_json::json;
 
@@ -15,6 +18,7 @@ use super::{
     Due, Effect, Engine,
     bounds::Bound,
     finding::EventKind,
+    ledger::AddressLedger,
     membership,
     show::describe,
     state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
@@ -24,7 +28,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Tombstones {
     kept: usize,
-    ended: BTreeSet<ProcId>,
+    /// Only asked, never walked over.
+    ended: HashSet<ProcId>,
     order: VecDeque<ProcId>,
 }
 
@@ -32,7 +37,7 @@ impl Tombstones {
     pub(super) fn new(kept: usize) -> Self {
         Self {
             kept,
-            ended: BTreeSet::new(),
+            ended: HashSet::new(),
             order: VecDeque::new(),
         }
     }
@@ -68,8 +73,8 @@ const HEEDING: u32 = 8;
 
 impl Engine {
     pub(super) fn on_exec(&mut self, process: Process) {
-        let id = process.id;
-        self.meet(process.clone(), Met::Edge);
+        let (id, process) = (process.id, Arc::new(process));
+        self.meet(&process, Met::Edge);
         let Some(services) = self.member_of.get(&id).cloned() else {
             // An interpreter that runs something else, or another file of the same inode number.
             self.effects.push(Effect::Forget(id));
@@ -106,7 +111,8 @@ impl Engine {
     }
 
     pub(super) fn on_fork(&mut self, child: Process) {
-        self.meet(child.clone(), Met::Edge);
+        let child = Arc::new(child);
+        self.meet(&child, Met::Edge);
         let Some(services) = self.member_of.get(&child.id).cloned() else {
             // Its parent is none of ours any more, or there are too many.
             self.effects.push(Effect::Forget(child.id));
@@ -123,18 +129,14 @@ impl Engine {
     }
 
     /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
-    pub(super) fn meet(&mut self, process: Process, met: Met) -> bool {
-        if self.ended.contains(&process.id) || met == Met::Level && self.knows_all_of(&process) {
+    pub(super) fn meet(&mut self, process: &Process, met: Met) -> bool {
+        if self.knows_all_of(process) || self.ended.contains(&process.id) {
             return false;
         }
         let mut joined = false;
-        let mine: BTreeSet<usize> = self
-            .member_of
-            .get(&process.id)
-            .map(|v| v.iter().copied().collect())
-            .unwrap_or_default();
+        let mine = self.member_of.get(&process.id).cloned().unwrap_or_default();
         for s in &mine {
-            self.services[*s].learn(&process);
+            self.services[*s].learn(process);
             self.touched.insert(*s);
         }
         let inherited: Vec<usize> = process
@@ -142,11 +144,11 @@ impl Engine {
             .and_then(|p| self.member_of.get(&p))
             .cloned()
             .unwrap_or_default();
-        let mut candidates = self.index.candidates(&process);
-        candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), &process));
+        let mut candidates = self.index.candidates(process);
+        candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), process));
         candidates.extend(inherited);
-        for s in candidates.difference(&mine) {
-            joined |= self.join(*s, process.clone(), met);
+        for s in candidates.into_iter().filter(|s| !mine.contains(s)) {
+            joined |= self.join(s, process, met);
         }
         joined
     }
@@ -159,13 +161,13 @@ impl Engine {
         let parents = process.parent.and_then(|p| self.member_of.get(&p));
         let known = |s: &usize| {
             let m = self.services[*s].members.get(&process.id);
-            m.is_some_and(|m| m.process == *process)
+            m.is_some_and(|m| *m.process == *process)
         };
         parents.is_none_or(|p| p.iter().all(|s| mine.contains(s))) && mine.iter().all(known)
     }
 
     /// Makes `process` a member of service `s`.
-    pub(super) fn join(&mut self, s: usize, process: Process, met: Met) -> bool {
+    pub(super) fn join(&mut self, s: usize, process: &Process, met: Met) -> bool {
         let id = process.id;
         if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
             return false;
@@ -179,9 +181,9 @@ impl Engine {
         // Notifications overtake the kernel's records: what it did may have been told before it was.
         let (mut held_address, mut cleaned_up) = (false, false);
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         for c in ledgers
             .flat_map(|l| &l.changes)
             .filter(|c| c.actor.as_ref().is_some_and(|a| a.id == id))
@@ -189,7 +191,7 @@ impl Engine {
             held_address |= c.change == PathChange::Created;
             cleaned_up |= matches!(c.change, PathChange::Removed | PathChange::RenamedAway);
         }
-        let (seq, at) = (self.seq, self.at);
+        let (seq, at, process) = (self.seq, self.at, Arc::new(process.clone()));
         let service = &mut self.services[s];
         let parents = process
             .parent
@@ -205,15 +207,17 @@ impl Engine {
             service.next_instance += 1;
             service.next_instance
         });
-        let entry = service.instances.entry(instance).or_insert_with(|| Instance {
-            root: process.clone(),
-            living: BTreeSet::new(),
-            qualified: None,
-            evident: false,
-            of_unit: false,
-            left: false,
-            asked: BTreeSet::new(),
-            seq,
+        let entry = service.instances.entry(instance).or_insert_with(|| {
+            Box::new(Instance {
+                root: process.clone(),
+                living: BTreeSet::new(),
+                qualified: None,
+                evident: false,
+                of_unit: false,
+                left: false,
+                asked: BTreeSet::new(),
+                seq,
+            })
         });
         entry.living.insert(id);
         if children.iter().any(|(_, i)| *i == instance) && entry.root.parent == Some(id) {
@@ -232,7 +236,7 @@ impl Engine {
         }
         service.members.insert(
             id,
-            Member {
+            Box::new(Member {
                 process: process.clone(),
                 instance,
                 joined: at,
@@ -247,7 +251,7 @@ impl Engine {
                 oom: None,
                 held_address,
                 cleaned_up,
-            },
+            }),
         );
         for other in merged {
             service.merge_instances(instance, other);
@@ -268,14 +272,10 @@ impl Engine {
     pub(super) fn qualify(&mut self, s: usize) {
         let (now, at) = (self.now, self.at);
         let holders: BTreeSet<ProcId> = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a))
-            .flat_map(|l| {
-                l.live
-                    .values()
-                    .flat_map(|e| e.socket.holders.iter().map(|h| h.process))
-            })
+            .filter_map(|a| self.addresses.get(*a))
+            .flat_map(AddressLedger::holders)
             .collect();
         let service = &mut self.services[s];
         for id in &holders {
@@ -332,7 +332,7 @@ impl Engine {
     fn choose_main(&mut self, s: usize, holders: &BTreeSet<ProcId>) {
         let service = &self.services[s];
         // The oldest first.
-        let roots = || service.family.roots().filter_map(|id| service.members.get(&id));
+        let roots = || service.family.roots().filter_map(|id| service.member(&id));
         let counts = |m: &&Member| {
             service
                 .instances
@@ -342,7 +342,7 @@ impl Engine {
         let named = service
             .named_by_unit()
             .or_else(|| service.named_by_pid_file())
-            .and_then(|id| service.members.get(&id));
+            .and_then(|id| service.member(&id));
         let by_unit_or_pid = || {
             let selects = |m: &&Member| {
                 service.decl.unit.is_some() && m.process.unit == service.decl.unit
@@ -445,7 +445,7 @@ impl Engine {
         }
         // A process can end before anything else was heard of it.
         if !self.member_of.contains_key(&id) {
-            self.meet(process.clone(), Met::Edge);
+            self.meet(&process, Met::Edge);
         }
         self.ended.insert(id);
         self.forget_refused(id);
@@ -455,8 +455,8 @@ impl Engine {
         for (s, elsewhere) in services.into_iter().zip(elsewhere) {
             self.end_member(s, &process, status, listeners, elsewhere);
         }
-        for a in self.sightings.forget_holder(&id) {
-            let Some(ledger) = self.addresses.get_mut(&a) else {
+        for a in self.sightings.forget_holder(id) {
+            let Some(ledger) = self.addresses.get_mut(a) else {
                 continue;
             };
             let mut held = false;
@@ -465,7 +465,7 @@ impl Engine {
                 held = true;
             }
             if held {
-                self.settle_soon(&a);
+                self.settle_soon(a);
             }
         }
     }
@@ -485,10 +485,11 @@ impl Engine {
 
     /// Whether no living process is the service's: none is a member, or each is another service's.
     pub(super) fn is_absent(&self, s: usize) -> bool {
-        self.services[s]
-            .members
-            .keys()
-            .all(|id| self.counts_elsewhere(s, id))
+        self.services[s].qualified().next().is_none()
+            && self.services[s]
+                .members
+                .keys()
+                .all(|id| self.counts_elsewhere(s, id))
     }
 
     fn end_member(
@@ -522,7 +523,7 @@ impl Engine {
                 service.family.lost_parent(&c.process);
             }
         }
-        complete(&mut m.process, process);
+        complete(Arc::make_mut(&mut m.process), process);
         let was_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
         if let Some(i) = service.instances.get_mut(&m.instance) {
             i.living.remove(&process.id);
@@ -534,11 +535,16 @@ impl Engine {
             .instances
             .get(&m.instance)
             .is_some_and(|i| !i.living.is_empty());
-        // What never counted as an instance was a tool run or a start that failed: nothing of the service ended.
+        // What it did itself, it did while it lived, although it may have been noticed later.
+        if let Some(i) = service.instances.get_mut(&m.instance).filter(|_| m.held_address) {
+            i.qualified = i.qualified.map(|since| since.min(at));
+        }
+        // What never counted as an instance was a tool run or a start that failed: nothing of the service ended. What came
+        // to count only afterwards counts for others.
         let counted = service
             .instances
             .get(&m.instance)
-            .is_some_and(|i| i.qualified.is_some());
+            .is_some_and(|i| i.qualified.is_some_and(|since| since <= at));
         // The main process of this life has ended before: those that follow it end for the same reason.
         let followed = service
             .last_end
@@ -642,6 +648,7 @@ impl Engine {
         let timeline = end.stop_timeline().filter(|_| was_main && counted);
         if !counted {
             service.may_have_been_main(&end);
+            service.may_have_counted(&end);
         }
         if !counted || !was_main {
             service.may_have_been_named(&end, m.heard);
@@ -698,9 +705,9 @@ impl Engine {
     /// Inodes of live sockets of the service's addresses that the process holds.
     fn held_by(&self, s: usize, id: &ProcId) -> Vec<u64> {
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         ledgers
             .flat_map(|l| {
                 l.live
@@ -715,9 +722,9 @@ impl Engine {
     pub(super) fn listeners_closed_since(&self, s: usize, since: Nanos) -> Option<Nanos> {
         let ledgers = || {
             self.services[s]
-                .sites
+                .places
                 .iter()
-                .filter_map(|a| self.addresses.get(a))
+                .filter_map(|a| self.addresses.get(*a))
         };
         if ledgers().any(|l| {
             l.live
@@ -736,9 +743,9 @@ impl Engine {
     /// Inodes of all sockets of the service's addresses that are remembered, live or dead.
     fn known_sockets(&self, s: usize) -> BTreeSet<u64> {
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         ledgers
             .flat_map(|l| {
                 l.live
@@ -752,9 +759,9 @@ impl Engine {
     /// Whether a living process other than this one holds a socket that it holds.
     fn others_hold(&self, s: usize, id: &ProcId) -> bool {
         let ledgers = self.services[s]
-            .sites
+            .places
             .iter()
-            .filter_map(|a| self.addresses.get(a));
+            .filter_map(|a| self.addresses.get(*a));
         ledgers
             .flat_map(|l| l.live.values())
             .filter(|e| e.is_held_by(id))
@@ -790,7 +797,7 @@ impl Engine {
             .filter_map(|(id, services)| self.services[*services.first()?].members.get(id))
             // One that runs the service's executable only since then was another program when the list was read.
             .filter(|m| m.joined < began)
-            .map(|m| m.process.clone())
+            .map(|m| Process::clone(&m.process))
             .collect();
         for p in gone {
             self.on_exit(p, ExitStatus::Unknown, None);
@@ -805,7 +812,7 @@ impl ServiceState {
             return;
         };
         let had_parent = m.process.parent.is_some();
-        complete(&mut m.process, news);
+        complete(Arc::make_mut(&mut m.process), news);
         if !had_parent && m.process.parent.is_some() {
             let (process, joined) = (m.process.clone(), m.joined);
             let is_root = process.parent.is_none_or(|p| !self.members.contains_key(&p));

@@ -24,11 +24,13 @@ impl Engine {
                 continue;
             };
             let old = &mut self.services[old_i];
-            if selects_the_same(&old.decl, &service.decl) && old.sites == service.sites {
-                let fresh = ServiceState::new(old.decl.clone(), old.sites.clone());
-                let decl = service.decl.clone();
+            if selects_the_same(&old.decl, &service.decl)
+                && self.addresses.sites_of(&old.places) == new.addresses.sites_of(&service.places)
+            {
+                let fresh = ServiceState::new(old.decl.clone(), old.places.clone());
+                let (decl, places) = (service.decl.clone(), mem::take(&mut service.places));
                 *service = mem::replace(old, fresh);
-                service.decl = decl;
+                (service.decl, service.places) = (decl, places);
                 stays.insert(old_i, i);
             } else {
                 service.go_on_counting(old);
@@ -41,15 +43,21 @@ impl Engine {
             };
             self.end_findings(s, why);
         }
-        for (site, ledger) in &mut new.addresses {
-            if let Some(mut known) = self.addresses.remove(site) {
+        for (site, ledger) in new.addresses.iter_mut() {
+            let known = self.addresses.place_of(site);
+            if let Some(known) = known.and_then(|place| self.addresses.get_mut(place)) {
+                mem::swap(known, ledger);
                 mem::swap(&mut known.services, &mut ledger.services);
-                *ledger = known;
             }
         }
         for (i, service) in new.services.iter().enumerate() {
             for id in service.members.keys() {
                 new.member_of.entry(*id).or_default().push(i);
+            }
+        }
+        for (i, service) in new.services.iter().enumerate() {
+            for refused in service.refused.values() {
+                new.refused.entry(refused.process.id).or_default().insert(i);
             }
         }
         for id in self.member_of.keys() {
@@ -64,9 +72,10 @@ impl Engine {
                         new.set_timer(Due::Service(*i), at);
                     }
                 }
-                Due::Address(site) => {
-                    if new.addresses.contains_key(&site) {
-                        new.set_timer(Due::Address(site), at);
+                Due::Address(place) => {
+                    let site = self.addresses.site(place);
+                    if let Some(place) = site.and_then(|site| new.addresses.place_of(site)) {
+                        new.set_timer(Due::Address(place), at);
                     }
                 }
                 // It may be due sooner now.

@@ -56,9 +56,9 @@ impl<'a> View<'a> {
     fn addresses(&self) -> impl Iterator<Item = (&'a Address, &'a AddressLedger)> + use<'a> {
         let (engine, service) = (self.engine, self.service);
         service
-            .sites
+            .places
             .iter()
-            .filter_map(move |a| Some((&a.address, engine.addresses.get(a)?)))
+            .filter_map(move |a| Some((engine.addresses.address(*a)?, engine.addresses.get(*a)?)))
     }
 
     fn is_open(&self, key: &Key) -> bool {
@@ -186,9 +186,7 @@ fn was_named_instead(service: &ServiceState, end: &End) -> bool {
     let Some((file, ..)) = service.pid_file.as_ref().filter(|_| service.unit.is_none()) else {
         return false;
     };
-    let named = service
-        .named_by_pid_file()
-        .and_then(|id| service.members.get(&id));
+    let named = service.named_by_pid_file().and_then(|id| service.member(&id));
     let counts = |m: &Member| {
         let instance = service.instances.get(&m.instance);
         m.process.start <= end.at && instance.is_some_and(|i| i.qualified.is_some())

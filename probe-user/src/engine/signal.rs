@@ -13,23 +13,21 @@ use super::{
     finding::EventKind,
     process::Met,
     show::describe,
-    state::{Ask, Asked, Instance, SIGNALS_KEPT, SignalFact},
+    state::{Ask, Asked, SIGNALS_KEPT, SignalFact},
 };
 
 impl Engine {
     pub(super) fn on_signal(&mut self, sent: SignalSent) {
         // A signal can reach a child before the fork is told.
-        self.meet(sent.target.clone(), Met::Edge);
+        self.meet(&sent.target, Met::Edge);
         let id = sent.target.id;
         for s in self.member_of.get(&id).cloned().unwrap_or_default() {
             let seq = self.next_seq();
             self.note_signal(s, &id, &sent, seq);
-            let target = self.services[s]
-                .members
-                .get(&id)
-                .map_or(&sent.target, |m| &m.process)
-                .clone();
-            let by = sent.actor.as_ref().map_or("the kernel".to_owned(), describe);
+            let Some(target) = self.services[s].member(&id).map(|m| m.process.clone()) else {
+                continue;
+            };
+            let by = sent.actor.as_deref().map_or("the kernel".to_owned(), describe);
             let facts = json!({
                 "signal": sent.signal,
                 "code": code_name(sent.code),
@@ -59,8 +57,11 @@ impl Engine {
         // A member of another instance that counts has taken over, and stops its predecessor.
         let from_outside = sent.actor.as_ref().is_some_and(|a| {
             service.members.get(&a.id).is_none_or(|sender| {
-                let counts = |i: &Instance| i.qualified.is_some();
-                sender.instance != m.instance && service.instances.get(&sender.instance).is_some_and(counts)
+                sender.instance != m.instance
+                    && service
+                        .instances
+                        .get(&sender.instance)
+                        .is_some_and(|i| i.qualified.is_some())
             })
         });
         // A signal that is ignored asks nothing: what ends the process later is something else.

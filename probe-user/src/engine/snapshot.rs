@@ -1,8 +1,6 @@
 //! Snapshots: the state of everything declared, read at once.
 
-use std::collections::BTreeSet;
-
-use crate::event::{ProcId, Snapshot, SnapshotReason};
+use crate::event::{Snapshot, SnapshotReason};
 
 use super::{Due, Effect, Engine, process::Met};
 
@@ -12,9 +10,9 @@ impl Engine {
         self.at = snapshot.began;
         self.forget_overflows();
         let settles = !self.joined || self.blind.is_some() || snapshot.reason == SnapshotReason::Loss;
-        let seen: BTreeSet<ProcId> = snapshot.processes.iter().map(|p| p.id).collect();
+        self.listed = snapshot.processes.iter().map(|p| p.id).collect();
         let mut joined = false;
-        for p in snapshot.processes {
+        for p in &snapshot.processes {
             joined |= self.meet(p, Met::Level);
         }
         for a in snapshot.addresses {
@@ -23,8 +21,9 @@ impl Engine {
         for p in snapshot.pid_files {
             joined |= self.take_pid_file(p);
         }
+        let listed = std::mem::take(&mut self.listed);
         if self.joined {
-            self.end_unseen(&seen, snapshot.began);
+            self.end_unseen(&listed, snapshot.began);
         } else {
             self.set_timer(Due::Resync, self.now + self.config.probe.settle_every);
         }

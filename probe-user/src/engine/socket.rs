@@ -1,6 +1,6 @@
 //! Sockets: what is bound to a declared address, who holds it, who took its path away.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::json;
 
@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Due, Effect, Engine,
+    addresses::Place,
     bounds::Bound,
     finding::EventKind,
     ledger::{AddressLedger, Change, Entry, Pending},
@@ -38,14 +39,16 @@ impl Engine {
         inode: Option<u64>,
         netns: Option<u32>,
     ) {
-        let at = self.at;
+        let (at, process) = (self.at, Arc::new(process));
         for (a, certain) in self.declared_as(address, netns) {
             if !certain {
-                self.settle_soon(&a);
+                self.settle_soon(a);
                 continue;
             }
             let seq = self.next_seq();
-            let Some(ledger) = self.addresses.get_mut(&a) else {
+            let (Some(declared), Some(ledger)) =
+                (self.addresses.address(a).cloned(), self.addresses.get_mut(a))
+            else {
                 continue;
             };
             // `listen` can be called again, with another backlog.
@@ -70,24 +73,27 @@ impl Engine {
                     }],
                     holders_known: false,
                 };
-                self.sightings.note(&a, &found);
-                let entry = ledger.live.entry(id).or_insert(Entry::new(found, at, seq));
+                self.sightings.note(a, &found);
+                let entry = ledger
+                    .live
+                    .entry(id)
+                    .or_insert_with(|| Box::new(Entry::new(found, at, seq)));
                 entry.socket.state = SocketState::Listening;
             }
-            if let Some(inode) = inode.filter(|_| a.address.path().is_some()) {
+            if let Some(inode) = inode.filter(|_| declared.path().is_some()) {
                 ledger.note_bound(inode, process.id, at);
             }
             let services = ledger.services.clone();
             for s in services {
-                self.note_bind(s, &a.address, &process, None, seq);
+                self.note_bind(s, &declared, &process, None, seq);
                 if again {
                     continue;
                 }
-                if self.hold(s, &process, &a, None) {
+                if self.hold(s, &process, a, None) {
                     self.effects.push(Effect::Resync(SnapshotReason::Interval));
                 }
-                let summary = format!("{} listens on {a}", describe(&process));
-                let subject = Some(a.to_string());
+                let summary = format!("{} listens on {declared}", describe(&process));
+                let subject = Some(declared.to_string());
                 self.show_at(
                     s,
                     seq,
@@ -101,7 +107,7 @@ impl Engine {
                 self.qualify(s);
                 self.touched.insert(s);
             }
-            self.settle_soon(&a);
+            self.settle_soon(a);
         }
     }
 
@@ -114,7 +120,7 @@ impl Engine {
     ) {
         let at = self.at;
         for (a, _) in self.declared_as(address, netns) {
-            let Some(ledger) = self.addresses.get(&a) else {
+            let Some(ledger) = self.addresses.get(a) else {
                 continue;
             };
             let known = ledger
@@ -123,37 +129,39 @@ impl Engine {
                 .find(|(id, e)| socket == Some(**id) || inode == Some(e.socket.inode))
                 .map(|(id, _)| *id);
             match (known, inode) {
-                (Some(id), _) => self.bury(&a, id, at),
+                (Some(id), _) => self.bury(a, id, at),
                 (None, Some(inode)) if ledger.told.contains(&inode) => {
                     let seq = self.next_seq();
-                    if let Some(ledger) = self.addresses.get_mut(&a) {
+                    if let Some(ledger) = self.addresses.get_mut(a) {
                         ledger.bury_unseen(inode, at, seq);
                     }
-                    self.show_close(&a, None, seq);
+                    self.show_close(a, None, seq);
                 }
                 (None, _) => {}
             }
-            self.settle_soon(&a);
+            self.settle_soon(a);
         }
     }
 
     pub(super) fn on_socket_closed(&mut self, inode: u64) {
         let at = self.at;
-        for a in self.sightings.of_inode(inode) {
-            let Some(ledger) = self.addresses.get(&a) else {
+        for a in self.sightings.forget_inode(inode) {
+            let Some(ledger) = self.addresses.get(a) else {
                 continue;
             };
             let live = ledger.live.iter().find(|(_, e)| e.socket.inode == inode);
             if let Some(id) = live.map(|(id, _)| *id) {
-                self.bury(&a, id, at);
-                self.settle_soon(&a);
+                self.bury(a, id, at);
+                self.settle_soon(a);
             }
         }
-        self.sightings.forget_inode(inode);
     }
 
-    pub(super) fn on_path(&mut self, address: &Site, change: PathChange, actor: Option<Actor>) {
+    pub(super) fn on_path(&mut self, site: &Site, change: PathChange, actor: Option<Actor>) {
         let at = self.at;
+        let Some(address) = self.addresses.place_of(site) else {
+            return;
+        };
         let Some(ledger) = self.addresses.get(address) else {
             return;
         };
@@ -169,6 +177,14 @@ impl Engine {
             && let Some(ledger) = self.addresses.get_mut(address)
         {
             ledger.named = Some((at, actor.as_ref().map(|a| a.id)));
+        }
+        if let Some(ledger) = self.addresses.get_mut(address) {
+            ledger.note(Change {
+                change,
+                actor: actor.clone(),
+                at,
+                seq,
+            });
         }
         for s in services {
             if let Some(a) = &actor {
@@ -199,19 +215,19 @@ impl Engine {
                 self.qualify(s);
                 continue;
             }
-            let by = actor.as_ref().map_or("somebody".to_owned(), describe);
+            let by = actor.as_deref().map_or("somebody".to_owned(), describe);
             let (kind, verb) = match change {
                 PathChange::Created => (EventKind::Bind, "made"),
                 PathChange::Removed => (EventKind::Unlink, "unlinked"),
                 PathChange::RenamedAway => (EventKind::Rename, "renamed"),
                 PathChange::RenamedTo => (EventKind::Rename, "replaced by a rename"),
             };
-            let name = address
+            let name = site
                 .address
                 .path()
                 .map(|p| p.display().to_string())
                 .unwrap_or_default();
-            let subject = Some(address.to_string());
+            let subject = Some(site.to_string());
             let facts = json!({ "change": change });
             self.show_at(
                 s,
@@ -224,14 +240,6 @@ impl Engine {
                 format!("{by} {verb} {name}"),
             );
             self.qualify(s);
-        }
-        if let Some(ledger) = self.addresses.get_mut(address) {
-            ledger.note(Change {
-                change,
-                actor,
-                at,
-                seq,
-            });
         }
         self.settle_soon(address);
     }
@@ -246,40 +254,37 @@ impl Engine {
     }
 
     pub(super) fn take_address(&mut self, state: AddressState) -> bool {
-        let (at, address) = (self.at, state.site());
-        let Some(ledger) = self.addresses.get_mut(&address) else {
+        let at = self.at;
+        let Some(address) = self.addresses.place(&state.address, state.of.as_deref()) else {
+            return false;
+        };
+        let Some(ledger) = self.addresses.get_mut(address) else {
             return false;
         };
         if ledger.is_older_than_known(at) {
             return false;
         }
-        if ledger.is_unchanged(&state) {
+        let is_member = |p: &Process| {
+            let of = self.member_of.get(&p.id).into_iter().flatten();
+            of.into_iter().any(|s| ledger.services.contains(s))
+        };
+        let known = |p: &Process| is_member(p) || ledger.stranger(&p.id).is_some_and(|known| known == p);
+        if ledger.is_unchanged(&state) && state.processes.iter().all(known) {
             ledger.read_at = Some(at);
             // Of services without a selector the holders are members since they were first seen.
             let mut joined = false;
-            for p in state.processes {
-                joined |= self.meet(p, Met::Level);
+            for p in &state.processes {
+                joined |= !self.listed.contains(&p.id) && self.meet(p, Met::Level);
             }
             return joined;
         }
         ledger.error = state.error;
         if ledger.error.is_some() {
-            self.follow_up(&address);
+            self.follow_up(address);
             return false;
         }
         ledger.read_at = Some(at);
         ledger.netns = state.netns;
-        ledger.strangers = state
-            .processes
-            .iter()
-            .filter(|p| {
-                state
-                    .sockets
-                    .iter()
-                    .any(|s| s.holders.iter().any(|h| h.process == p.id))
-            })
-            .map(|p| (p.id, p.clone()))
-            .collect();
         if ledger.path != state.path {
             ledger.path_since = Some(at);
         }
@@ -293,29 +298,41 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
-            self.bury(&address, id, at);
+            self.bury(address, id, at);
         }
         let mut joined = false;
+        let mut strangers = Vec::new();
         for p in state.processes {
-            joined |= self.meet(p.clone(), Met::Level);
+            joined |= self.meet(&p, Met::Level);
             for s in &services {
-                joined |= self.hold_if_holder(*s, &p, &address, &state.sockets);
+                joined |= self.hold_if_holder(*s, &p, address, &state.sockets);
+            }
+            let is_member = services
+                .iter()
+                .any(|s| self.services[*s].members.contains_key(&p.id));
+            if !is_member && holds_one_of(&state.sockets, &p) {
+                strangers.push(p);
             }
         }
+        if let Some(ledger) = self.addresses.get_mut(address) {
+            strangers.sort_unstable_by_key(|p| p.id);
+            ledger.strangers = strangers;
+        }
         for socket in state.sockets {
-            self.take_socket(&address, socket, at);
+            self.take_socket(address, socket, at);
         }
         for s in services {
-            self.note_served(s, &address);
-            self.settle_end(s, &address);
+            self.note_served(s, address);
+            self.settle_end(s, address);
             self.qualify(s);
             self.touched.insert(s);
         }
-        self.follow_up(&address);
+        self.follow_up(address);
         joined
     }
 
-    fn take_socket(&mut self, address: &Site, mut socket: Socket, at: Nanos) {
+    fn take_socket(&mut self, address: Place, mut socket: Socket, at: Nanos) {
+        self.confirm_holders(address, &socket);
         let Some(ledger) = self.addresses.get_mut(address) else {
             return;
         };
@@ -366,21 +383,26 @@ impl Engine {
             None => {
                 let mut entry = Entry::new(socket.clone(), at, seq);
                 entry.note_head(at);
-                ledger.live.insert(socket.id, entry);
+                ledger.live.insert(socket.id, Box::new(entry));
             }
         }
         // The first snapshot tells what was there before, and TCP tells of a listener by itself.
         let told = ledger.told.contains(&socket.inode);
-        if began && self.joined && address.address.inet().is_none() && !told {
-            let services = ledger.services.clone();
+        let services = ledger.services.clone();
+        let declared = self
+            .addresses
+            .address(address)
+            .filter(|a| a.inet().is_none())
+            .cloned();
+        if let Some(declared) = declared.filter(|_| began && self.joined && !told) {
             let holder = socket.holders.first().map(|h| h.process);
             for s in services {
                 let process = holder
                     .and_then(|id| self.services[s].members.get(&id))
                     .map(|m| m.process.clone());
-                let by = process.as_ref().map_or("somebody".to_owned(), describe);
-                let subject = Some(address.to_string());
-                let summary = format!("{by} listens on {address}");
+                let by = process.as_deref().map_or("somebody".to_owned(), describe);
+                let subject = Some(declared.to_string());
+                let summary = format!("{by} listens on {declared}");
                 self.show_at(
                     s,
                     seq,
@@ -395,7 +417,7 @@ impl Engine {
         }
     }
 
-    fn hold_if_holder(&mut self, s: usize, p: &Process, address: &Site, sockets: &[Socket]) -> bool {
+    fn hold_if_holder(&mut self, s: usize, p: &Process, address: Place, sockets: &[Socket]) -> bool {
         let Some(socket) = sockets
             .iter()
             .find(|x| x.holders.iter().any(|h| h.process == p.id))
@@ -406,11 +428,11 @@ impl Engine {
     }
 
     /// Where a service declares no other selector, who holds its address belongs to it. `true` when it joined.
-    fn hold(&mut self, s: usize, p: &Process, address: &Site, socket: Option<&Socket>) -> bool {
+    fn hold(&mut self, s: usize, p: &Process, address: Place, socket: Option<&Socket>) -> bool {
         if self.services[s].decl.has_selector() || membership::is_service_manager(p) {
             return false;
         }
-        let joined = self.join(s, p.clone(), Met::Level);
+        let joined = self.join(s, p, Met::Level);
         // Processes that share a socket are one instance, whoever their parents are.
         let (ledger, service) = (self.addresses.get(address), &mut self.services[s]);
         let Some(own) = service.members.get(&p.id).map(|m| m.instance) else {
@@ -433,24 +455,26 @@ impl Engine {
 
     /// The declared addresses that a socket at `seen` serves, in the network namespace `netns`. `false`: it may be
     /// another namespace's, because that of the declared address is not known yet.
-    pub(super) fn declared_as(&self, seen: &Address, netns: Option<u32>) -> Vec<(Site, bool)> {
+    pub(super) fn declared_as(&self, seen: &Address, netns: Option<u32>) -> Vec<(Place, bool)> {
         let fits = |a: &Address| match (a, seen) {
             (Address::Tcp(want), Address::Tcp(have)) | (Address::Udp(want), Address::Udp(have)) => {
                 want.port == have.port && have.ip.is_none_or(|ip| want.is_served_by(ip))
             }
             (a, b) => *a == *b,
         };
-        let alike = self.index.alike(seen).filter(|site| fits(&site.address));
-        alike
-            .filter_map(|site| match (netns, self.addresses.get(site)?.netns) {
+        self.index
+            .alike(seen)
+            .into_iter()
+            .filter(|place| self.addresses.address(*place).is_some_and(fits))
+            .filter_map(|place| match (netns, self.addresses.get(place)?.netns) {
                 (Some(seen), Some(declared)) if seen != declared => None,
-                (Some(_), None) => Some((site.clone(), false)),
-                _ => Some((site.clone(), true)),
+                (Some(_), None) => Some((place, false)),
+                _ => Some((place, true)),
             })
             .collect()
     }
 
-    fn bury(&mut self, address: &Site, id: SocketId, at: Nanos) {
+    fn bury(&mut self, address: Place, id: SocketId, at: Nanos) {
         let seq = self.next_seq();
         let Some(ledger) = self.addresses.get_mut(address) else {
             return;
@@ -470,16 +494,19 @@ impl Engine {
         self.show_close(address, holder, seq);
     }
 
-    fn show_close(&mut self, address: &Site, holder: Option<ProcId>, seq: u64) {
-        let Some(ledger) = self.addresses.get(address) else {
+    fn show_close(&mut self, address: Place, holder: Option<ProcId>, seq: u64) {
+        let (Some(declared), Some(ledger)) = (
+            self.addresses.address(address).cloned(),
+            self.addresses.get(address),
+        ) else {
             return;
         };
         for s in ledger.services.clone() {
             let process = holder
                 .and_then(|id| self.services[s].members.get(&id))
                 .map(|m| m.process.clone());
-            let subject = Some(address.address.to_string());
-            let summary = format!("the listener of {} was closed", address.address);
+            let subject = Some(declared.to_string());
+            let summary = format!("the listener of {declared} was closed");
             self.show_at(
                 s,
                 seq,
@@ -495,9 +522,9 @@ impl Engine {
     }
 
     /// Asks how the address is now.
-    pub(super) fn settle_soon(&mut self, address: &Site) {
-        if self.settling.insert(address.clone()) {
-            self.effects.push(Effect::Settle(address.clone()));
+    pub(super) fn settle_soon(&mut self, address: Place) {
+        if self.settling.insert(address) {
+            self.settle_again(address);
         }
         let until = self.now + IN_FLIGHT;
         if let Some(l) = self.addresses.get_mut(address) {
@@ -512,9 +539,9 @@ impl Engine {
     /// socket or of an abstract name.
     pub(super) fn expect_addresses(&mut self, s: usize) {
         let until = self.now + self.services[s].decl.ready_within;
-        for a in self.services[s].sites.clone() {
-            let served = self.is_served_by_members(&a);
-            let Some(l) = self.addresses.get_mut(&a) else {
+        for a in self.services[s].places.clone() {
+            let served = self.is_served_by_members(a);
+            let Some(l) = self.addresses.get_mut(a) else {
                 continue;
             };
             if !served {
@@ -527,12 +554,14 @@ impl Engine {
         }
     }
 
-    pub(super) fn settle_again(&mut self, address: Site) {
-        self.effects.push(Effect::Settle(address));
+    pub(super) fn settle_again(&mut self, address: Place) {
+        if let Some(site) = self.addresses.site(address) {
+            self.effects.push(Effect::Settle(site.clone()));
+        }
     }
 
     /// After a look: whether to look again, and when.
-    fn follow_up(&mut self, address: &Site) {
+    fn follow_up(&mut self, address: Place) {
         let now = self.now;
         let Some(l) = self.addresses.get(address) else {
             return;
@@ -562,7 +591,7 @@ impl Engine {
         let Some(l) = self.addresses.get_mut(address) else {
             return;
         };
-        let due = Due::Address(address.clone());
+        let due = Due::Address(address);
         let until = l.pending.map(|p| p.until).max(starting).unwrap_or(Nanos::ZERO);
         if unsettled && now < until {
             let p = l.pending.get_or_insert(Pending {
@@ -577,9 +606,15 @@ impl Engine {
             self.set_timer(due, now + accept);
         } else {
             l.pending = None;
-            self.clear_timer(&due);
+            self.clear_timer(due);
         }
     }
+}
+
+fn holds_one_of(sockets: &[Socket], p: &Process) -> bool {
+    sockets
+        .iter()
+        .any(|s| s.holders.iter().any(|h| h.process == p.id))
 }
 
 pub(super) fn in_flight(e: &Entry) -> bool {

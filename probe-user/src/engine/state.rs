@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    address::{Address, Site},
+    address::Address,
     clock::Nanos,
     config::Service,
-    event::{
-        Actor, Disposition, ExitStatus, PidFileState, ProcId, Process, ProcessState, SignalResult, UnitJob,
-    },
+    event::{Actor, Disposition, ExitStatus, PidFileState, ProcId, ProcessState, SignalResult, UnitJob},
     signal::Signal,
 };
 
-use super::{family::Family, verdict::Open};
+use super::{addresses::Place, family::Family, verdict::Open};
 
 /// Signals remembered for a living member: enough for a sender, its repetition and what it led to.
 pub(super) const SIGNALS_KEPT: usize = 8;
@@ -94,7 +92,7 @@ impl Asked {
             Ask::Signal { signal, .. } => {
                 let by = self
                     .actor
-                    .as_ref()
+                    .as_deref()
                     .map_or("the kernel".to_owned(), super::show::describe);
                 format!("with {signal} by {by}")
             }
@@ -106,7 +104,7 @@ impl Asked {
 /// A living process of the service.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) process: Process,
+    pub(super) process: Actor,
     pub(super) instance: u32,
     /// When what the engine met it by happened.
     pub(super) joined: Nanos,
@@ -135,7 +133,7 @@ pub(super) struct Member {
 /// A root member and its living descendants; survivors stay one instance.
 #[derive(Debug)]
 pub(super) struct Instance {
-    pub(super) root: Process,
+    pub(super) root: Actor,
     pub(super) living: BTreeSet<ProcId>,
     /// Since when it counts: it holds a declared address, or the PID file or the unit names it, or it has lived long
     /// enough where a service declares neither. A tool run of the same executable never gets here.
@@ -177,7 +175,7 @@ pub(super) enum EndKind {
 /// The end of a member.
 #[derive(Debug, Clone)]
 pub(super) struct End {
-    pub(super) process: Process,
+    pub(super) process: Actor,
     pub(super) status: ExitStatus,
     /// When it exited.
     pub(super) at: Nanos,
@@ -245,12 +243,13 @@ impl End {
 pub(super) struct ServiceState {
     pub(super) decl: Service,
     /// The declared addresses, in the order of the declaration.
-    pub(super) sites: Vec<Site>,
-    pub(super) members: BTreeMap<ProcId, Member>,
+    pub(super) places: Vec<Place>,
+    /// Boxed, as are other large things in maps that hold few: a map has room for eleven at least.
+    pub(super) members: BTreeMap<ProcId, Box<Member>>,
     pub(super) family: Family,
     /// There was more of it than may be remembered: it is not judged until a snapshot fits.
     pub(super) over: bool,
-    pub(super) instances: BTreeMap<u32, Instance>,
+    pub(super) instances: BTreeMap<u32, Box<Instance>>,
     pub(super) next_instance: u32,
     pub(super) main: Option<Main>,
     /// Lives of the main process so far.
@@ -278,6 +277,8 @@ pub(super) struct ServiceState {
     pub(super) gave_up: Option<super::heal::GaveUp>,
     /// Ends of processes of the unit, until systemd says whether they were the main one.
     pub(super) unconfirmed: VecDeque<End>,
+    /// Ends of main processes that had not shown that they count.
+    pub(super) uncounted: VecDeque<End>,
     /// Who made the PID file or renamed another one to its name.
     pub(super) pid_file_writers: VecDeque<ProcId>,
     /// Ends of those, until the file is read, and the stop signals that they were sent.
@@ -294,17 +295,17 @@ pub(super) struct ServiceState {
 /// A bind that failed.
 #[derive(Debug)]
 pub(super) struct RefusedBind {
-    pub(super) process: Process,
+    pub(super) process: Actor,
     pub(super) errno: i32,
     pub(super) at: Nanos,
     pub(super) seq: u64,
 }
 
 impl ServiceState {
-    pub(super) fn new(decl: Service, sites: Vec<Site>) -> Self {
+    pub(super) fn new(decl: Service, places: Vec<Place>) -> Self {
         Self {
             decl,
-            sites,
+            places,
             members: BTreeMap::new(),
             family: Family::default(),
             over: false,
@@ -324,6 +325,7 @@ impl ServiceState {
             unit: None,
             gave_up: None,
             unconfirmed: VecDeque::new(),
+            uncounted: VecDeque::new(),
             pid_file_writers: VecDeque::new(),
             unread: VecDeque::new(),
             beat: None,
@@ -338,11 +340,15 @@ impl ServiceState {
         self.instances
             .iter()
             .filter(|(_, i)| i.qualified.is_some())
-            .map(|(n, i)| (*n, i))
+            .map(|(n, i)| (*n, &**i))
     }
 
     pub(super) fn main_member(&self) -> Option<&Member> {
-        self.members.get(&self.main.as_ref()?.id)
+        self.member(&self.main.as_ref()?.id)
+    }
+
+    pub(super) fn member(&self, id: &ProcId) -> Option<&Member> {
+        self.members.get(id).map(Box::as_ref)
     }
 
     /// A stop was asked of the main process's instance and is not over.
@@ -366,7 +372,7 @@ impl ServiceState {
     }
 
     /// The process to name when an instance is meant: the oldest living one without a living parent in it.
-    pub(super) fn lead<'a>(&'a self, instance: &'a Instance) -> &'a Process {
+    pub(super) fn lead<'a>(&'a self, instance: &'a Instance) -> &'a Actor {
         let lead = self.family.roots().find(|id| instance.living.contains(id));
         lead.and_then(|id| self.members.get(&id))
             .map_or(&instance.root, |m| &m.process)

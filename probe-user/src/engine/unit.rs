@@ -1,5 +1,7 @@
 //! systemd units: what systemd says of them, and what follows for the service.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::{
@@ -12,7 +14,7 @@ use super::{
     finding::EventKind,
     process::{Met, is_a_death},
     show::describe,
-    state::{Ask, Asked, End, EndKind, Member, ServiceState, keep},
+    state::{Ask, Asked, End, EndKind, ServiceState, keep},
 };
 
 /// What systemd last said, when that was, and the event that tells it.
@@ -38,7 +40,7 @@ impl Engine {
             // A unit's main process is in the unit, also where its cgroup's name could not be read.
             p.unit.get_or_insert_with(|| state.unit.clone());
             // Its children may have been missed until the kernel was told to follow it.
-            if self.meet(p.clone(), Met::Level) && self.joined {
+            if self.meet(p, Met::Level) && self.joined {
                 self.effects.push(Effect::Resync(SnapshotReason::Interval));
             }
         }
@@ -80,7 +82,7 @@ impl Engine {
             s,
             EventKind::Unit,
             subject,
-            state.process.as_ref(),
+            state.process.clone().map(Arc::new).as_ref(),
             None,
             facts,
             words(state),
@@ -94,10 +96,11 @@ impl Engine {
         let Some(job) = state.job.as_ref().filter(|j| j.stops()) else {
             // It was cancelled.
             if state.active_state == "active" {
-                let by_job = |(id, m): (&ProcId, &Member)| {
-                    Some(*id).filter(|_| m.asked.as_ref().is_some_and(Asked::by_job))
-                };
-                for id in service.members.iter().filter_map(by_job).collect::<Vec<_>>() {
+                let asked = service
+                    .members
+                    .iter()
+                    .filter(|(_, m)| m.asked.as_ref().is_some_and(Asked::by_job));
+                for id in asked.map(|(id, _)| *id).collect::<Vec<_>>() {
                     service.ask(&id, None);
                 }
             }

@@ -9,6 +9,7 @@ use crate::{
 
 use super::{
     Effect, Engine,
+    addresses::Place,
     finding::{Finding, FindingState, Kind, Severity},
     rules,
 };
@@ -84,6 +85,9 @@ impl Engine {
     }
 
     fn turn(&mut self, s: usize, conditions: Vec<Condition>) {
+        if conditions.is_empty() && self.services[s].open.is_empty() {
+            return;
+        }
         let name = self.services[s].decl.name.clone();
         let mut holding: BTreeMap<Key, Condition> =
             conditions.into_iter().map(|c| (c.key.clone(), c)).collect();
@@ -238,15 +242,15 @@ impl Engine {
                 .is_some_and(|i| !i.asked.is_empty());
             is_main || service.decl.max_instances > 1 && !asked
         };
-        let served = |a| {
-            self.addresses.get(a).is_some_and(|l| {
+        let served = |a: &Place| {
+            self.addresses.get(*a).is_some_and(|l| {
                 l.serving().any(|e| {
                     let mut holders = e.socket.holders.iter().map(|h| &h.process).peekable();
                     holders.peek().is_none() || holders.any(own)
                 })
             })
         };
-        if !service.sites.iter().all(served) {
+        if !service.places.iter().all(served) {
             return;
         }
         let (process, generation) = (main.process.clone(), service.generation);

@@ -162,17 +162,16 @@ impl Engine {
             service: service.decl.name.clone(),
             fits: !service.over,
             expected: service.decl.expected,
-            main: main.map(|(m, member)| (member.process.clone(), m.began)),
+            main: main.map(|(m, member)| (Process::clone(&member.process), m.began)),
             instances: service.qualified().count(),
             members: service.members.len(),
             generation: service.generation,
             ready: service.ready,
             listeners: service
-                .sites
+                .places
                 .iter()
-                .map(|site| match self.addresses.get(site) {
-                    Some(ledger) => self.listener(&site.address, ledger),
-                    None => ListenerView::unknown(&site.address),
+                .filter_map(|place| {
+                    Some(self.listener(self.addresses.address(*place)?, self.addresses.get(*place)?))
                 })
                 .collect(),
             pid_file: service.decl.pid_file.clone(),
@@ -180,7 +179,7 @@ impl Engine {
             beat: service.beat.map(|(at, _)| at),
             stopping: service.stopping().map(|a| (a.at, a.words())),
             last_end: service.last_end.as_ref().map(|e| EndView {
-                process: e.process.clone(),
+                process: Process::clone(&e.process),
                 at: e.at,
                 how: show::ended(e),
                 asked: End::explains_leftovers(e),
@@ -199,7 +198,7 @@ impl Engine {
         // Whom somebody reaches counts for more than what is only there.
         let entry = ledger.serving().next().or_else(|| {
             let leads = ledger.live.values().filter(|e| ledger.leads_to(&e.socket));
-            leads.chain(ledger.live.values()).next()
+            leads.chain(ledger.live.values()).next().map(Box::as_ref)
         });
         let Some(entry) = entry else {
             let state = match ledger.path {
@@ -233,12 +232,12 @@ impl Engine {
         let member = |id: &ProcId| {
             let services = self.member_of.get(id)?;
             let member = services.iter().find_map(|s| self.services[*s].members.get(id))?;
-            Some(member.process.clone())
+            Some(Process::clone(&member.process))
         };
         holders
             .clone()
             .find_map(|id| member(&id))
-            .or_else(|| holders.clone().find_map(|id| ledger.strangers.get(&id).cloned()))
+            .or_else(|| holders.clone().find_map(|id| ledger.stranger(&id).cloned()))
     }
 }
 
@@ -247,7 +246,7 @@ fn lives(service: &ServiceState) -> Vec<InstanceView> {
     let mut lives: Vec<InstanceView> = service
         .qualified()
         .map(|(_, i)| InstanceView {
-            lead: service.lead(i).clone(),
+            lead: Process::clone(service.lead(i)),
             is_named_by_pid_file: named.is_some_and(|id| i.living.contains(&id)),
         })
         .collect();

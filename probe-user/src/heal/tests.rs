@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::net::UnixListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command},
     sync::{
         Mutex,
@@ -68,7 +68,17 @@ struct Scene {
     silences: Arc<Silenced>,
     dir: PathBuf,
     actions: Subscription,
-    healing: Option<Healing>,
+    healing: Healing,
+}
+
+/// `%` stands for the directory.
+fn config(dir: &Path, service: &str) -> Config {
+    let at = dir.display().to_string();
+    let text =
+        format!("[probe]\nstate_dir = \"%\"\n[[service]]\nname = \"annad\"\n{service}").replace('%', &at);
+    let config: Config = toml::from_str(&text).unwrap();
+    assert_eq!(crate::config::check::check(&config, true), []);
+    config
 }
 
 impl Scene {
@@ -78,11 +88,7 @@ impl Scene {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("probe-heal-{}-{n}", std::process::id()));
         fs::create_dir(&dir).unwrap();
-        let at = dir.display().to_string();
-        let text =
-            format!("[probe]\nstate_dir = \"%\"\n[[service]]\nname = \"annad\"\n{service}").replace('%', &at);
-        let config: Config = toml::from_str(&text).unwrap();
-        assert_eq!(crate::config::check::check(&config, true), []);
+        let config = config(&dir, service);
         let engine = Arc::new(Told {
             view: Mutex::new(Some(view(Vec::new()))),
             gave_up: Mutex::default(),
@@ -140,10 +146,8 @@ impl Scene {
         text.lines().map(str::to_owned).collect()
     }
 
-    async fn end(mut self) {
-        if let Some(healing) = self.healing.take() {
-            healing.stop(Duration::from_secs(5)).await;
-        }
+    async fn end(self) {
+        self.healing.stop(Duration::from_secs(5)).await;
         fs::remove_dir_all(&self.dir).unwrap();
     }
 }
@@ -151,10 +155,16 @@ impl Scene {
 const RESTART: &str = "restart = [\"/bin/sh\", \"-c\", \"echo $PROBE_ATTEMPT $PROBE_KIND >> %/ran\"]";
 
 #[test]
-fn nothing_is_done_where_nothing_is_declared() {
+fn nothing_is_done_where_nothing_is_declared_until_it_is() {
     on_runtime(async {
-        let scene = Scene::new("pid_file = \"%/d.pid\"\n");
-        assert!(scene.healing.is_none());
+        let mut scene = Scene::new("pid_file = \"%/d.pid\"\n");
+        scene.open(Kind::StaleSocket);
+        scene.healing.reload(&config(
+            &scene.dir,
+            &format!("pid_file = \"%/d.pid\"\nheal = {{ {RESTART}, backoff = \"10ms..1s\" }}\n"),
+        ));
+        assert_eq!(scene.action().await.what, ActionKind::Restart);
+        assert_eq!(scene.ran(), ["1 stale-socket"]);
         scene.end().await;
     });
 }

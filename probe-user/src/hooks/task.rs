@@ -28,8 +28,8 @@ use crate::{
     stream::{Action, ActionKind, Next, Outcome, Said, Subscription},
 };
 
-/// How long a stop waits for what is being told.
-const STOP_WITHIN: Duration = Duration::from_millis(300);
+/// How long a stop waits for what is being told, and then for the disk.
+const STOP_WITHIN: Duration = Duration::from_millis(150);
 
 pub(super) struct Task {
     pub(super) label: String,

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::ffi::OsStrExt as _,
     path::Path,
+    sync::Arc,
 };
 
 use probe_abi::{
@@ -158,7 +159,7 @@ fn signal(record: &SignalRecord) -> SignalSent {
         },
         disposition: disposition(signal, record.handler, record.blocked),
         fault_addr: (record.fault_addr != 0).then_some(record.fault_addr),
-        actor: (record.has_sender != 0).then(|| process(&record.sender, Some(&record.sender_exe))),
+        actor: (record.has_sender != 0).then(|| Arc::new(process(&record.sender, Some(&record.sender_exe)))),
     }
 }
 

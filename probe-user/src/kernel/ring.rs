@@ -18,16 +18,23 @@ pub struct Ring {
     pub(super) buffer: RingBuf<MapData>,
     /// Records that could not be decoded; [`super::Kernel::lost`] reports them.
     pub(super) undecoded: Arc<AtomicU64>,
+    /// Bytes that it holds.
+    pub(super) size: u32,
 }
 
+/// Bytes of a record's header; the kernel begins each at a multiple of it.
+const HEADER: u64 = 8;
+
 impl Ring {
-    /// Hands at most `max` records to `f`, and gives the number taken from the ring. Less than `max`: it is empty now. With
-    /// a UNIX socket comes the file that it is bound to: its path may be relative or another name of the file.
-    pub fn drain(&mut self, max: usize, mut f: impl FnMut(Event, Option<FileId>)) -> usize {
+    /// Hands at most `max` records to `f`, and gives how many were taken from the ring and the bytes that they took there.
+    /// Less than `max`: it is empty now. With a UNIX socket comes the file that it is bound to: its path may be relative or another name of the file.
+    pub fn drain(&mut self, max: usize, mut f: impl FnMut(Event, Option<FileId>)) -> (usize, u64) {
+        let mut bytes = 0;
         for taken in 0..max {
             let Some(item) = self.buffer.next() else {
-                return taken;
+                return (taken, bytes);
             };
+            bytes += HEADER + (item.len() as u64).next_multiple_of(HEADER);
             match decode(&item) {
                 Ok(event) => f(event, socket_file(&item)),
                 Err(error) => {
@@ -36,7 +43,12 @@ impl Ring {
                 }
             }
         }
-        max
+        (max, bytes)
+    }
+
+    /// Bytes that it holds.
+    pub fn size(&self) -> u64 {
+        self.size.into()
     }
 }
 

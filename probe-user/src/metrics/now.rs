@@ -9,7 +9,9 @@ use crate::{
     api::types::{ProbeStatus, ServiceStatus, Verdict},
     clock::Nanos,
     engine::finding::Severity,
-    history, stream,
+    history,
+    hooks::status::HookStatus,
+    stream,
 };
 
 /// What the metrics are made of besides what was counted. What is `None` is left out.
@@ -32,6 +34,16 @@ pub struct HookFigures {
     pub waiting: u64,
     /// Notifications by what became of them: words of this program.
     pub results: Vec<(&'static str, u64)>,
+}
+
+impl From<&HookStatus> for HookFigures {
+    fn from(h: &HookStatus) -> Self {
+        Self {
+            hook: h.hook.clone(),
+            waiting: h.waiting,
+            results: h.results.iter().into(),
+        }
+    }
 }
 
 impl Now<'_> {

@@ -53,7 +53,7 @@ impl Timings {
         self.snapshot.observe(d);
     }
 
-    /// So many bytes were waiting in the ring buffer.
+    /// So many bytes were taken from the ring buffer before it was empty: what came meanwhile included.
     pub fn ring(&self, waiting: u64, size: u64) {
         self.ring_high_water.fetch_max(waiting, Relaxed);
         self.ring_bytes.store(size, Relaxed);
@@ -76,7 +76,7 @@ impl Timings {
         tables.gauge(
             "ring_high_water",
             Some(Bytes),
-            "The most bytes that have waited in the ring buffer at once.",
+            "The most bytes that were taken from the ring buffer before it was empty: at least what has waited there at once.",
             [(labels([]), high)],
         );
         tables.gauge(

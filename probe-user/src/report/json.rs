@@ -86,7 +86,7 @@ pub(super) fn finding(line: &mut Vec<u8>, options: &Options, f: &Finding) -> io:
             at: At(options.wall(f.at)),
             boot_ns: f.at,
             detected_after_ns: f.detected_after_ns,
-            actor: f.actor.as_ref().map(Who::from),
+            actor: f.actor.as_deref().map(Who::from),
             summary: &f.summary,
             evidence: &f.evidence,
             resolution: f.resolution.as_deref(),
@@ -234,7 +234,7 @@ impl Serialize for EventLine<'_> {
         map.serialize_entry::<_, TimeSource>("time_source", &s.time_source)?;
         map.serialize_entry("service", &s.service)?;
         map.serialize_entry("kind", filter::event_kind(s.kind))?;
-        map.serialize_entry("process", &s.process.as_ref().map(Who::from))?;
+        map.serialize_entry("process", &s.process.as_deref().map(Who::from))?;
         map.serialize_entry("subject", &s.subject)?;
         for (name, value) in facts
             .iter()
@@ -242,7 +242,7 @@ impl Serialize for EventLine<'_> {
         {
             map.serialize_entry(name, value)?;
         }
-        map.serialize_entry("actor", &s.actor.as_ref().map(Who::from))?;
+        map.serialize_entry("actor", &s.actor.as_deref().map(Who::from))?;
         map.end()
     }
 }

@@ -13,10 +13,12 @@ use super::{
 };
 use crate::{
     api::types::{
-        FindingStatus, ListenerState, ListenerStatus, ProbeStatus, ServiceStatus, Services, Verdict,
+        FindingStatus, HistoryState, HistoryStatus, ListenerState, ListenerStatus, ProbeStatus,
+        ServiceStatus, Services, Verdict,
     },
     clock::{Nanos, Wall},
     engine::finding::Severity,
+    hooks::status::HookStatus,
 };
 
 const HEADING: [&str; 9] = [
@@ -140,6 +142,10 @@ fn probe(out: &mut Vec<u8>, look: &Look, p: &ProbeStatus, answer: &Services) -> 
         look.painted(out, YELLOW, why);
         out.push(b'\n');
     }
+    history(out, look, p.history.as_ref());
+    for hook in &p.hooks {
+        self::hook(out, look, hook);
+    }
     let cannot_see: BTreeSet<&str> = answer
         .services
         .iter()
@@ -152,4 +158,54 @@ fn probe(out: &mut Vec<u8>, look: &Look, p: &ProbeStatus, answer: &Services) -> 
         out.push(b'\n');
     }
     Ok(())
+}
+
+/// Nothing where it is as it should be.
+fn history(out: &mut Vec<u8>, look: &Look, history: Option<&HistoryStatus>) {
+    let Some(h) = history else { return };
+    let failing = match h.state {
+        HistoryState::Failing => {
+            let why = h.error.as_deref().unwrap_or("no reason is known");
+            Some(format!("the history is not written: {why}; it is tried again"))
+        }
+        HistoryState::Opening => Some("the history is still being checked".to_owned()),
+        HistoryState::Writing => None,
+    };
+    let lost = (h.lost > 0).then(|| format!("{} lines of the history are missing", h.lost));
+    // That it was not written at the start is no news once it is.
+    let told = h
+        .notices
+        .iter()
+        .filter(|n| !n.contains("is not written"))
+        .cloned();
+    for text in told.chain(failing).chain(lost) {
+        look.painted(out, YELLOW, &text);
+        out.push(b'\n');
+    }
+}
+
+/// Nothing where it has told everything.
+fn hook(out: &mut Vec<u8>, look: &Look, h: &HookStatus) {
+    let mut wrong = Vec::new();
+    if h.failed_attempts > 0 {
+        wrong.push(format!(
+            "has failed {} times to send what is first",
+            h.failed_attempts
+        ));
+    }
+    if h.waiting > 0 {
+        wrong.push(format!("{} notifications wait", h.waiting));
+    }
+    if let Some(last) = h.last.as_ref().filter(|l| l.outcome != "ok") {
+        wrong.push(format!("the last one: {}: {}", last.outcome, last.detail));
+    }
+    if h.results.dropped > 0 {
+        wrong.push(format!("{} were dropped", h.results.dropped));
+    }
+    wrong.extend(h.not_kept.clone());
+    if !wrong.is_empty() {
+        let text = format!("hook {}: {}", h.hook, wrong.join("; "));
+        look.painted(out, YELLOW, &text);
+        out.push(b'\n');
+    }
 }

@@ -37,14 +37,17 @@ fn shown() -> Effect {
         service: "annad".into(),
         kind: EventKind::Signal,
         subject: None,
-        process: Some(Process {
-            exe: None,
-            uid: None,
-            unit: None,
-            parent: None,
-            ..process(812, "annad")
-        }),
-        actor: Some(process(990, "kill")),
+        process: Some(
+            Process {
+                exe: None,
+                uid: None,
+                unit: None,
+                parent: None,
+                ..process(812, "annad")
+            }
+            .into(),
+        ),
+        actor: Some(process(990, "kill").into()),
         facts,
         summary: "USR1 to annad (812)".into(),
     }))
@@ -225,14 +228,14 @@ fn lines_for_people_say_when_where_what_and_by_whom() {
 fn an_actor_in_the_sentence_is_not_named_again() {
     let finding = Finding {
         summary: "annad (812) was killed by SIGKILL from kill (990)".into(),
-        actor: Some(process(990, "kill")),
+        actor: Some(process(990, "kill").into()),
         ..found(FindingState::Opened)
     };
     let text = line(options(false), &Effect::Find(Box::new(finding.clone())));
     assert!(text.ends_with("from kill (990)\n"), "{text}");
     // 99 is not 990.
     let other = Finding {
-        actor: Some(process(99, "kill")),
+        actor: Some(process(99, "kill").into()),
         ..finding
     };
     assert!(line(options(false), &Effect::Find(Box::new(other))).contains(", by kill (99, "));
@@ -245,12 +248,15 @@ fn hostile_names_stay_on_their_line_and_off_the_terminal() {
         service: evil.into(),
         summary: evil.into(),
         subject: evil.into(),
-        actor: Some(Process {
-            comm: evil.into(),
-            exe: Some(evil.into()),
-            unit: Some(evil.into()),
-            ..process(9, "")
-        }),
+        actor: Some(
+            Process {
+                comm: evil.into(),
+                exe: Some(evil.into()),
+                unit: Some(evil.into()),
+                ..process(9, "")
+            }
+            .into(),
+        ),
         ..found(FindingState::Opened)
     };
     let w = Watching {

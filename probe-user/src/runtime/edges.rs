@@ -1,6 +1,6 @@
 //! What the kernel and the file system tell, in the order in which the engine must hear it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{BATCH, Runtime, Sink, declared_exes, observed};
 use crate::{
@@ -30,11 +30,18 @@ impl Runtime {
         // daemon removed its PID file before it exited must be known then, and after what came before that exit.
         let mut records = std::mem::take(&mut self.records);
         let names = &mut self.names;
-        let taken = self.ring.drain(BATCH, |mut event, file| {
+        let (taken, bytes) = self.ring.drain(BATCH, |mut event, file| {
             if names.resolve(&mut event.what, file) {
                 records.push(event);
             }
         });
+        self.ring_bytes += bytes;
+        if taken > 0 {
+            self.timings.ring(self.ring_bytes, self.ring.size());
+        }
+        if taken < BATCH {
+            self.ring_bytes = 0;
+        }
         let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
         // What an end means can hang on what was lost before it.
         if exit.is_some() {
@@ -171,7 +178,7 @@ fn changer(kernel: &Kernel, path: &Rooted, change: PathChange) -> Option<Actor> 
     // The pid may be another process's by now.
     match who(kernel, by.id.pid) {
         Some(known) if known.id == by.id => Some(known),
-        _ => Some(by),
+        _ => Some(Arc::new(by)),
     }
 }
 
@@ -182,6 +189,7 @@ fn who(kernel: &Kernel, pid: u32) -> Option<Actor> {
         Some(p) if p.exe.is_some() => Some(p),
         live => kernel.past(pid).map(|p| p.process).or(live),
     }
+    .map(Arc::new)
 }
 
 /// Adds what the kernel's record leaves out and `/proc` still tells.
@@ -197,7 +205,7 @@ fn complete(event: &mut Event) {
             if let Some(actor) = &mut sent.actor
                 && actor.exe.is_none()
             {
-                complete_process(actor);
+                complete_process(Arc::make_mut(actor));
             }
         }
         _ => {}

@@ -59,7 +59,9 @@ impl Runtime {
             self.trace_error = Some(e);
             self.trace = None;
         }
-        for effect in self.engine.apply(event, now) {
+        let effects = self.engine.apply(event, now);
+        self.timings.applied(clock::now().since(now));
+        for effect in effects {
             match effect {
                 Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(effect),
                 Effect::Settle(site) => {

@@ -144,6 +144,7 @@ impl Runtime {
             self.follow_sockets(state);
         }
         let at = snapshot.began;
+        self.timings.snapshot(clock::now().since(at));
         self.tell_level(at, What::Snapshot(snapshot));
     }
 

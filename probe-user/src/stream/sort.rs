@@ -95,8 +95,8 @@ pub(super) fn cost(said: &Said) -> usize {
             size_of_val(&**s)
                 + 2 * (s.service.len() + s.summary.len() + s.subject.as_ref().map_or(0, String::len))
                 + 2 * facts(&s.facts)
-                + process(s.process.as_ref())
-                + process(s.actor.as_ref())
+                + process(s.process.as_deref())
+                + process(s.actor.as_deref())
         }
         Said::Finding(f) => {
             size_of_val(&**f)
@@ -104,7 +104,7 @@ pub(super) fn cost(said: &Said) -> usize {
                 + 2 * f.resolution.as_ref().map_or(0, String::len)
                 + 2 * facts(&f.facts)
                 + 16 * f.evidence.len()
-                + process(f.actor.as_ref())
+                + process(f.actor.as_deref())
         }
         Said::Lost { source, .. } => 2 * source.len(),
         Said::Action(a) => size_of_val(&**a) + 2 * (a.summary.len() + facts(&a.facts)),

@@ -178,6 +178,8 @@ impl Tree {
             }
             let left = until.since(clock::now());
             if left.is_zero() || !self.is_alive() && !self.look()? {
+                // Whoever ended since then counts as well.
+                self.forget_ended(end, false, note);
                 return Ok(());
             }
             wait(self.handles().map(Handle::fd), left.min(LOOK_EVERY));
@@ -206,6 +208,8 @@ impl Tree {
             self.forget_ended(end, true, note);
             let left = until.since(clock::now());
             if left.is_zero() || !self.is_alive() && !self.look()? {
+                // Whoever ended since then counts as well.
+                self.forget_ended(end, true, note);
                 return Ok(());
             }
             wait(self.handles().map(Handle::fd), left.min(LOOK_EVERY));

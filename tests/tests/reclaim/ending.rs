@@ -1,92 +1,14 @@
 //! Processes: who is ended with whom, who is left alone, and who cannot be ended.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, process::Command, time::Duration};
 
-use probe_tests::{Daemon, Proc, free_port, kill, run, state, until};
+use probe_tests::{ControlGroup, Daemon, Proc, free_port, kill, run, state, until};
 
 use crate::{Reclaimed, Site};
 
-/// A control group, removed when its processes are gone.
-pub(crate) struct Group(PathBuf);
-
-impl Group {
-    /// In the unified hierarchy. `None`: there is none here.
-    pub(crate) fn new(name: &str) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let mount = mounts.lines().find_map(|l| {
-            let mut words = l.split(' ');
-            let (place, kind) = (words.nth(1)?, words.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(place))
-        });
-        let Some(mount) = mount else {
-            println!("skipped: no unified control group hierarchy is mounted");
-            return None;
-        };
-        Some(Self::at(&mount, name))
-    }
-
-    /// In the freezer of the first hierarchy.
-    fn freezer() -> Option<Self> {
-        let mount = Path::new("/sys/fs/cgroup/freezer");
-        if !mount.join("cgroup.procs").exists() {
-            println!("skipped: no freezer of the first control group hierarchy is mounted");
-            return None;
-        }
-        Some(Self::at(mount, "frozen"))
-    }
-
-    fn at(mount: &Path, name: &str) -> Self {
-        let own = format!(
-            "probe-test-{}-{:?}",
-            std::process::id(),
-            std::thread::current().id()
-        );
-        let dir = mount.join(own.replace(['(', ')'], "")).join(name);
-        fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    pub(crate) fn add(&self, pid: u32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
-    }
-
-    fn freeze(&self, frozen: bool) {
-        let state = if frozen { "FROZEN" } else { "THAWED" };
-        fs::write(self.0.join("freezer.state"), state).unwrap();
-        until("it froze or thawed", || {
-            fs::read_to_string(self.0.join("freezer.state")).unwrap().trim() == state
-        });
-    }
-
-    fn is_empty(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.procs"))
-            .unwrap()
-            .is_empty()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if self.0.join("freezer.state").exists() {
-            let _ = fs::write(self.0.join("freezer.state"), "THAWED");
-        }
-        let mut dir = self.0.as_path();
-        // The kernel empties a group a moment after its last process was reaped.
-        for _ in 0..500 {
-            while dir.to_string_lossy().contains("probe-test-") && fs::remove_dir(dir).is_ok() {
-                dir = dir.parent().unwrap();
-            }
-            if !dir.to_string_lossy().contains("probe-test-") {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
+/// Tests run side by side, and a unit's name is all that its processes are told by.
+pub(crate) fn unit(name: &str) -> String {
+    format!("probe-test-{name}-{}.service", std::process::id())
 }
 
 fn pids(text: &str) -> Vec<Proc> {
@@ -192,7 +114,9 @@ fn one_whose_first_thread_has_ended_is_in_the_way() {
 
 #[test]
 fn one_that_nothing_ends_is_told() {
-    let Some(freezer) = Group::freezer() else { return };
+    let Some(freezer) = ControlGroup::freezer() else {
+        return;
+    };
     let site = Site::new("singleton = true\nstop_within = \"200ms\"").without_first_stop_within();
     let daemon = site.start();
     freezer.add(daemon.pid());
@@ -215,10 +139,11 @@ fn one_that_nothing_ends_is_told() {
 
 #[test]
 fn an_orphan_in_a_session_of_its_own_is_found_by_the_unit() {
-    let Some(group) = Group::new("probe-test-annad.service") else {
+    let unit = unit("session");
+    let Some(group) = ControlGroup::new(&unit) else {
         return;
     };
-    let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true");
+    let site = Site::new(&format!("unit = {unit:?}\nsingleton = true"));
     let mut daemon = site.start();
     group.add(daemon.pid());
     let orphan = pids(&daemon.tell("fork-away"));
@@ -232,11 +157,14 @@ fn an_orphan_in_a_session_of_its_own_is_found_by_the_unit() {
 
 #[test]
 fn an_orphan_that_ignores_term_goes_with_its_group() {
-    let Some(group) = Group::new("probe-test-annad.service") else {
+    let unit = unit("ignorant");
+    let Some(group) = ControlGroup::new(&unit) else {
         return;
     };
-    let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true\nstop_within = \"300ms\"")
-        .without_first_stop_within();
+    let site = Site::new(&format!(
+        "unit = {unit:?}\nsingleton = true\nstop_within = \"300ms\""
+    ))
+    .without_first_stop_within();
     let mut daemon = site.starter().on("TERM=ignore").start();
     group.add(daemon.pid());
     let orphan = pids(&daemon.tell("fork-away"));
@@ -245,25 +173,28 @@ fn an_orphan_that_ignores_term_goes_with_its_group() {
         .is_clear()
         .ended(2)
         .killed(2)
-        .says("kill-group", "probe-test-annad.service");
+        .says("kill-group", &unit);
 
     assert!(!daemon.process().is_alive() && !orphan[0].is_alive());
 }
 
 #[test]
 fn a_group_that_holds_ourselves_is_not_killed_as_a_whole() {
-    let Some(group) = Group::new("probe-test-annad.service") else {
+    let unit = unit("own");
+    let Some(group) = ControlGroup::new(&unit) else {
         return;
     };
-    let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true\nstop_within = \"300ms\"")
-        .without_first_stop_within();
+    let site = Site::new(&format!(
+        "unit = {unit:?}\nsingleton = true\nstop_within = \"300ms\""
+    ))
+    .without_first_stop_within();
     let mut daemon = site.starter().on("TERM=ignore").start();
     group.add(daemon.pid());
     let orphan = pids(&daemon.tell("fork-away"));
     // As systemd runs ExecStartPre=: in the unit's own group, in a session of its own, here with a companion.
     let script = format!(
         "echo $$ > {}/cgroup.procs && {{ {} reclaim --json --config {} annad; echo $? >&2; }} | cat",
-        group.0.display(),
+        group.path().display(),
         probe_tests::probe_binary().display(),
         site.config.display()
     );

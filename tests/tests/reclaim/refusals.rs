@@ -142,10 +142,11 @@ fn the_one_that_starts_the_service_and_looks_like_it() {
 
 #[test]
 fn another_unit_of_this_name() {
-    let Some(group) = crate::ending::Group::new("user@1000.service/probe-test-annad.service") else {
+    let unit = crate::ending::unit("user");
+    let Some(group) = probe_tests::ControlGroup::new(&format!("user@1000.service/{unit}")) else {
         return;
     };
-    let site = Site::new("unit = \"probe-test-annad.service\"\nsingleton = true");
+    let site = Site::new(&format!("unit = {unit:?}\nsingleton = true"));
     let stranger = Proc::spawn(Command::new("sleep").arg("1000"));
     group.add(stranger.pid());
     site.reclaim(&[]).is_clear().ended(0);

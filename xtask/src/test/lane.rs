@@ -69,6 +69,11 @@ impl Lane {
         matches!(self, Self::Unit | Self::Replay | Self::E2e) || !self.is_quick()
     }
 
+    /// Whether it runs only when it is asked for: it boots virtual machines, or installs a dozen daemons.
+    pub(crate) fn is_extra(self) -> bool {
+        !self.is_quick()
+    }
+
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
     /// packages to install.
     pub(crate) fn is_quick(self) -> bool {
@@ -140,6 +145,7 @@ impl Lane {
             }
             Self::E2e => {
                 needs::packages()?;
+                needs::schemathesis()?;
                 child::show(
                     workspace::cargo().args(["build", "--package", "probe-user"]),
                     self.limit(),

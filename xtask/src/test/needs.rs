@@ -1,13 +1,13 @@
 //! What the lanes need of the machine.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context, bail};
 
 use crate::{apt, child, workspace};
 
 /// Debian packages of the tests, and what for.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 12] = [
     (
         "redis-server",
         "a real daemon with a UNIX socket, a TCP port and a PID file",
@@ -26,6 +26,10 @@ const PACKAGES: [(&str, &str); 11] = [
     ),
     ("dbus-daemon", "a message bus for the stand-in of systemd"),
     ("python3", "small daemons in an interpreter"),
+    (
+        "python3-venv",
+        "a place for schemathesis, which asks the API at random",
+    ),
     (
         "prometheus",
         "scrapes the daemon; promtool judges metrics, alert rules and the dashboard",
@@ -49,16 +53,19 @@ const DAEMONS: [(&str, &str); 25] = [
         "apache2-bin",
         "graceful restarts, workers that outlive their master",
     ),
-    ("memcached", "TCP and UDP"),
+    (
+        "memcached",
+        "a daemon that serves TCP alone, and has no socket file",
+    ),
     ("dovecot-core", "many processes and many sockets of one master"),
-    ("dovecot-imapd", "its listener"),
+    ("dovecot-imapd", "what makes dovecot listen"),
     (
         "postgresql-15",
         "a PID file of several lines, three kinds of stop, recovery",
     ),
     ("gunicorn", "a daemon in Python, two masters side by side"),
     ("uwsgi-core", "a master that executes itself anew"),
-    ("uwsgi-plugin-python3", "what it serves"),
+    ("uwsgi-plugin-python3", "what uwsgi serves"),
     ("dbus-daemon", "a socket that another one may take away"),
     ("dbus-bin", "dbus-send reloads it"),
     ("rsyslog", "a datagram socket like /dev/log"),
@@ -67,12 +74,12 @@ const DAEMONS: [(&str, &str); 25] = [
         "UDP and TCP on one port, a child for each connection",
     ),
     ("openssh-server", "sessions that outlive a restart, re-execution"),
-    ("openssh-client", "sessions"),
+    ("openssh-client", "sessions of that server"),
     ("supervisor", "a parent of other daemons"),
     ("monit", "starts daemons again"),
     ("nodejs", "a port that workers share"),
     ("tomcat10-user", "a Java server with scripts of its own"),
-    ("openjdk-17-jre-headless", "Java"),
+    ("openjdk-17-jre-headless", "what Tomcat runs in"),
     ("containerd", "several sockets in one directory"),
     ("procps", "kill, as administrators use it"),
 ];
@@ -103,6 +110,31 @@ pub(crate) fn packages() -> anyhow::Result<()> {
         let lines: Vec<_> = lines.map(|(name, reason)| format!("{name} ({reason})")).collect();
         format!("the tests need {}", lines.join(", "))
     })
+}
+
+/// What makes questions from the API's own document; PyPI has it.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
+/// Makes sure of schemathesis, in an environment of its own under the target directory.
+///
+/// # Errors
+/// When PyPI can't be reached, or Python has no `venv`.
+pub(crate) fn schemathesis() -> anyhow::Result<()> {
+    let place = workspace::target_dir()?.join("schemathesis");
+    // Named by its version: another one is installed anew.
+    let done = place.join(SCHEMATHESIS);
+    if done.exists() {
+        return Ok(());
+    }
+    let limit = Duration::from_secs(600);
+    child::show(Command::new("python3").args(["-m", "venv"]).arg(&place), limit)?;
+    let pip = place.join("bin/pip");
+    child::show(
+        Command::new(pip).args(["install", "--quiet", SCHEMATHESIS]),
+        limit,
+    )
+    .with_context(|| format!("install {SCHEMATHESIS} from PyPI, which the tests of the API need"))?;
+    fs::write(&done, "").with_context(|| format!("write {}", done.display()))
 }
 
 /// Makes sure of a part of the Rust toolchain that minimal installations lack, such as `clippy`.

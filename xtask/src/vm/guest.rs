@@ -12,20 +12,24 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::{
-    Job, Work,
+    Job, Tier, Work,
     archive::Archive,
     programs::{self, Programs, Target, Unit},
 };
 use crate::child;
 
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 4] = ["kernel_sockets", "kernel_holders", "kernel_paths", REFUSED];
+const TESTS: [&str; 5] = ["kernel_sockets", "kernel_holders", "kernel_paths", BOTH, REFUSED];
+/// The one that runs probe in both tiers at once.
+const BOTH: &str = "kernel_findings";
 /// The one for kernels that refuse every trampoline, as all do where ftrace is off.
 const REFUSED: &str = "kernel_tiers";
 /// The one that counts instructions.
 const COST: &str = "kernel_cost";
 /// What programs for another machine need; ldd(1) can't look at those.
 const LIBRARIES: [&str; 4] = ["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
+/// Prints what the tests recorded.
+const KEPT: &str = "for f in /tmp/traces/*; do sed \"s/^/VM-TRACE ${f##*/} /\" $f; done";
 /// How long a test waits for anything, in seconds: emulation is slow.
 const PATIENCE: u32 = 90;
 
@@ -37,6 +41,8 @@ pub(super) struct Guest {
     busybox: PathBuf,
     /// Where another machine's libraries are; `None`: this machine's own are used.
     sysroot: Option<PathBuf>,
+    /// Whether the tests' recordings are printed at the end.
+    pub(super) keep_traces: bool,
 }
 
 /// Builds everything; `more` are further tests.
@@ -52,6 +58,7 @@ pub(super) fn build(filter: Option<&str>, more: &[&str], target: &Target) -> any
         filter: filter.unwrap_or_default().to_owned(),
         busybox,
         sysroot: target.sysroot.clone(),
+        keep_traces: false,
     })
 }
 
@@ -82,7 +89,7 @@ impl Guest {
             ("t/faulty", &self.programs.faulty),
         ];
         let tests: Vec<(String, &PathBuf)> = self
-            .tests(job.work)
+            .tests(job)
             .map(|(name, path)| (format!("t/deps/{name}"), path))
             .collect();
         let units = self.programs.units.iter();
@@ -113,16 +120,19 @@ impl Guest {
         Ok(())
     }
 
-    fn tests(&self, work: Work) -> impl Iterator<Item = &(String, PathBuf)> {
+    fn tests(&self, job: &Job<'_>) -> impl Iterator<Item = &(String, PathBuf)> {
+        let Job { tier, work, .. } = *job;
+        // Once for a kernel is enough.
+        let is_twice = move |name: &str| name == BOTH && tier == Tier::Tracepoint;
         self.programs
             .tests
             .iter()
-            .filter(move |(name, _)| (name == COST) == (work == Work::Cost))
+            .filter(move |(name, _)| (name == COST) == (work == Work::Cost) && !is_twice(name))
     }
 
     /// The first process. Lines that begin with `VM-` are for [`super::machine`].
     fn init(&self, job: &Job<'_>) -> String {
-        let tests: Vec<&str> = self.tests(job.work).map(|(name, _)| name.as_str()).collect();
+        let tests: Vec<&str> = self.tests(job).map(|(name, _)| name.as_str()).collect();
         let tier = job.tier;
         // A filter is for the others: the test harness would run what either chooses.
         let units = self.programs.units.iter().filter(|_| self.filter.is_empty());
@@ -134,6 +144,15 @@ impl Guest {
         let icount = match job.work {
             Work::Tests => "",
             Work::Cost => "mkdir /apart; mount -t tmpfs apart /apart; export PROBE_TEST_ICOUNT=/apart",
+        };
+        // A machine cannot hand out files: they leave it line by line.
+        let (keep, kept) = match self.keep_traces {
+            true => ("export PROBE_KEEP_TRACES=/tmp/traces", KEPT),
+            false => ("", ""),
+        };
+        let io_uring = match job.kernel.release.binds_by_io_uring() {
+            true => "export PROBE_TEST_IO_URING=must",
+            false => "",
         };
         format!(
             "#!/bin/busybox sh
@@ -153,6 +172,8 @@ for m in /modules/*; do insmod $m; done
 echo 0 > /proc/sys/kernel/printk
 export PROBE_BIN=/t/probe PROBE_TEST_TIER={tier} PROBE_TEST_PATIENCE={PATIENCE} PROBE_TEST_FINDINGS=/tmp/findings
 {icount}
+{keep}
+{io_uring}
 echo VM-START $(uname -r)
 echo VM-DOCTOR $(/t/probe doctor --json --tier {tier})
 rc=0
@@ -164,6 +185,7 @@ done
 echo 1 > /proc/sys/kernel/ftrace_enabled; export PROBE_TEST_TIER={tier}
 {units}
 [ -e /tmp/findings ] && sed 's/^/VM-FINDINGS /' /tmp/findings
+{kept}
 echo VM-END $rc
 poweroff -f
 ",

@@ -44,6 +44,11 @@ impl fmt::Display for Release {
 }
 
 impl Release {
+    /// bind and listen came to io_uring with Linux 6.11.
+    pub(super) fn binds_by_io_uring(self) -> bool {
+        self >= Self::V6_12
+    }
+
     fn suite(self) -> &'static str {
         match self {
             Self::V5_10 => "bullseye",

@@ -39,6 +39,8 @@ pub(crate) struct Report {
     /// What each test found, as `kind service`, by the test's name.
     pub(crate) findings: BTreeMap<String, BTreeSet<String>>,
     pub(crate) costs: Vec<Cost>,
+    /// Recordings and their findings, by the name of the file.
+    pub(crate) traces: BTreeMap<String, String>,
 }
 
 /// What a system call of somebody else takes, in instructions.
@@ -175,6 +177,7 @@ impl Log {
                 failed: Vec::new(),
                 findings: BTreeMap::new(),
                 costs: Vec::new(),
+                traces: BTreeMap::new(),
             },
             label: String::new(),
             began: child::now(),
@@ -215,9 +218,15 @@ impl Log {
                 .map(str::to_owned);
             // A test can watch several times.
             report.findings.entry(test.to_owned()).or_default().extend(found);
+        } else if let Some((file, line)) = line.strip_prefix("VM-TRACE ").and_then(|l| l.split_once(' ')) {
+            let text = report.traces.entry(file.to_owned()).or_default();
+            text.push_str(line);
+            text.push('\n');
+            // What is kept is not needed twice.
+            return;
         } else if let Some(cost) = line.strip_prefix("VM-COST ").and_then(Cost::parse) {
             report.costs.push(cost);
-        } else if line.starts_with("skipped: ") {
+        } else if line.starts_with("skipped: ") || line.starts_with("| ") {
             child::print(&format!("{}: {line}", self.label));
         } else if line.starts_with("VM-END ") {
             self.ended = true;
@@ -282,6 +291,8 @@ mod tests {
             "VM-FINDINGS sockets.a: crashed d, stale-socket d",
             "VM-FINDINGS sockets.b: ",
             "VM-COST read beside: 1 2 3",
+            "VM-TRACE sockets.a.jsonl {\"a\": 1}",
+            "VM-TRACE sockets.a.jsonl {}",
             "VM-END 1",
         ] {
             log.line(line, true);
@@ -299,6 +310,7 @@ mod tests {
             }]
         );
         assert_eq!(found("sockets.b"), Vec::<String>::new());
+        assert_eq!(report.traces["sockets.a.jsonl"], "{\"a\": 1}\n{}\n");
         assert_eq!(report.doctor.hooks[0].hook, "unix_bind");
     }
 

@@ -136,7 +136,7 @@ pub(super) fn mirrors() -> anyhow::Result<Vec<String>> {
 }
 
 /// The suite that this machine has.
-pub(super) fn own_suite() -> anyhow::Result<String> {
+pub(crate) fn own_suite() -> anyhow::Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
     let Some(own) = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME=")) else {
         bail!("/etc/os-release names no suite");

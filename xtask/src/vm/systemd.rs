@@ -161,6 +161,7 @@ fn script(tests: &[(String, std::path::PathBuf)], tier: Tier, filter: Option<&st
     format!(
         "echo 0 > /proc/sys/kernel/printk
 export PROBE_BIN=/{HOME}/probe PROBE_TEST_TIER={tier} PROBE_TEST_PATIENCE={PATIENCE} PROBE_TEST_SYSTEMD=must
+export PROBE_TEST_TABLES=/{HOME}/tables
 echo
 echo VM-START $(uname -r)
 echo VM-UP $(cut -d' ' -f1 /proc/uptime) s
@@ -170,6 +171,7 @@ for t in {}; do
   echo VM-TEST $t
   /{HOME}/deps/$t --test-threads=1 {} || rc=1
 done
+[ ! -e /{HOME}/tables ] || cat /{HOME}/tables
 echo VM-END $rc
 /{HOME}/busybox poweroff -f
 ",

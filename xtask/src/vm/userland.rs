@@ -95,29 +95,37 @@ fn make(suite: &str, home: &Path, kept: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(home).with_context(|| format!("create {}", home.display()))?;
     let work = tempfile::tempdir_in(home).context("make a directory in the cache")?;
     let root = work.path().join("root");
+    println!("systemd: making a userland of {suite}");
+    bootstrap(&root, &PACKAGES)?;
+    tidy(&root)?;
+    let new = work.path().join("cpio");
+    pack(&root, &new)?;
+    remove_others(home);
+    fs::rename(&new, kept).context("keep the userland")
+}
+
+/// Makes the smallest Debian of this machine's suite that has `packages` too, in the directory `root`.
+///
+/// # Errors
+/// Without root, or if no mirror has the suite.
+pub(crate) fn bootstrap(root: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    let suite = mirror::own_suite()?;
     let mut problem = anyhow::anyhow!("apt is configured with no mirror of this distribution");
     for mirror in mirror::mirrors()? {
-        match bootstrap(suite, &root, &mirror) {
-            Ok(()) => {
-                tidy(&root)?;
-                let new = work.path().join("cpio");
-                pack(&root, &new)?;
-                remove_others(home);
-                return fs::rename(&new, kept).context("keep the userland");
-            }
+        match bootstrap_from(&suite, root, packages, &mirror) {
+            Ok(()) => return Ok(()),
             Err(error) => problem = error,
         }
     }
     Err(problem)
 }
 
-fn bootstrap(suite: &str, root: &Path, mirror: &str) -> anyhow::Result<()> {
-    println!("systemd: making a userland of {suite}");
+fn bootstrap_from(suite: &str, root: &Path, packages: &[&str], mirror: &str) -> anyhow::Result<()> {
     // What it mounts below the new root goes away with its name space, also when it is killed.
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "debootstrap", "--variant=minbase"])
-        .arg(format!("--include={}", PACKAGES.join(",")));
+        .arg(format!("--include={}", packages.join(",")));
     if Path::new(mirror::KEYRING).is_file() {
         command.arg(format!("--keyring={}", mirror::KEYRING));
     }

@@ -1,5 +1,7 @@
 //! `address-taken`: a declared address is held by a process that is no member.
 
+use std::sync::Arc;
+
 use crate::event::Holder;
 
 use super::{
@@ -44,15 +46,14 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .socket
             .holders
             .iter()
-            .find_map(|h| ledger.strangers.get(&h.process))
+            .find_map(|h| ledger.stranger(&h.process))
         else {
             continue;
         };
         // Socket activation: it listens for the service.
         let of_manager = |h: &Holder| {
             ledger
-                .strangers
-                .get(&h.process)
+                .stranger(&h.process)
                 .is_some_and(membership::is_service_manager)
         };
         if entry.socket.holders.iter().any(of_manager) {
@@ -68,7 +69,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             },
             at: entry.since,
             cause: format!("taken {address} {}", entry.socket.inode),
-            actor: Some(holder.clone()),
+            actor: Some(Arc::new(holder.clone())),
             summary: format!(
                 "{address} is held by {}{unit}, which does not belong to the service",
                 describe(holder)

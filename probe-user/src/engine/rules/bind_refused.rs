@@ -67,8 +67,8 @@ fn holder(
     }
     let holders = ledger.live.values().flat_map(|e| &e.socket.holders);
     let known = holders.filter(|h| h.process != refused.process.id).find_map(|h| {
-        let member = service.members.get(&h.process).map(|m| &m.process);
-        member.or_else(|| ledger.strangers.get(&h.process))
+        let member = service.members.get(&h.process).map(|m| &*m.process);
+        member.or_else(|| ledger.stranger(&h.process))
     });
     match (known, &ledger.path) {
         (Some(process), _) => format!("; it is held by {}", describe(process)),

@@ -44,7 +44,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         .filter(|e| applies(e) && !is_replaced(service, e))
     {
         let Some(asked) = &end.asked else { continue };
-        let by = |a: Option<&crate::event::Actor>| a.map_or("the kernel".to_owned(), describe);
+        let by = |a: Option<&crate::event::Actor>| a.map_or("the kernel".to_owned(), |a| describe(a));
         let killer = end.killer.as_ref();
         let between = killer.map_or(end.at, |k| k.at).since(asked.at).as_secs_f64();
         let summary = format!(

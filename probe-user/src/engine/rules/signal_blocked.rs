@@ -44,7 +44,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         if masks.waiting || m.stopped.is_some() {
             continue;
         }
-        let by = fact.actor.as_ref().map_or("the kernel".to_owned(), describe);
+        let by = fact.actor.as_deref().map_or("the kernel".to_owned(), describe);
         verdict.conditions.push(Condition {
             severity: None,
             key: Key {

@@ -16,7 +16,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         if !service.decl.signals.handled.contains(signal) {
             continue;
         }
-        let by = fact.actor.as_ref().map_or("the kernel".to_owned(), describe);
+        let by = fact.actor.as_deref().map_or("the kernel".to_owned(), describe);
         verdict.conditions.push(Condition {
             severity: None,
             key: Key {

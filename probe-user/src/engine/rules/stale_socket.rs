@@ -48,6 +48,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             .as_ref()
             .is_some_and(|d| d.holders.iter().any(|h| service.members.contains_key(h)));
         let end = owner.as_ref().and_then(|d| end_of_holder(service, &d.holders));
+        let end = end.map(|e| crash_before(service, e).unwrap_or(e));
         let excused = end.as_ref().and_then(|e| view.excused_until(e));
         let patience = if let Some(until) = excused {
             until
@@ -62,8 +63,6 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             verdict.again_at(patience);
             continue;
         }
-        let end = owner.as_ref().and_then(|d| end_of_holder(service, &d.holders));
-        let end = end.map(|e| crash_before(service, e).unwrap_or(e));
         // What an asked stop left behind is none of the next life's faults; that it never listens is `not-listening`.
         if end.is_some_and(End::explains_leftovers) {
             continue;

@@ -13,7 +13,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let service = view.service;
     let Some(m) = service.main_member() else { return };
     let Some(stop) = &m.stopped else { return };
-    let by = stop.actor.as_ref().map_or("the kernel".to_owned(), describe);
+    let by = stop.actor.as_deref().map_or("the kernel".to_owned(), describe);
     verdict.conditions.push(Condition {
         severity: None,
         key: Key {

@@ -68,10 +68,7 @@ fn a_hundred_thousand_sockets_on_one_address() {
     });
     w.sockets.extend(many);
     w.snapshot(SnapshotReason::Interval);
-    let ledger = &w.engine.addresses[&crate::address::Site {
-        address: SOCK.parse().unwrap(),
-        of: None,
-    }];
+    let ledger = w.engine.addresses.of(SOCK);
     assert_eq!(ledger.live.len(), bound);
     assert_eq!(told(&w, "probe.bounds.sockets"), 1);
     assert_eq!(w.open(), [Kind::Blind]);
@@ -96,10 +93,7 @@ fn more_holders_than_are_remembered() {
     w.sockets[0].state = SocketState::Listening;
     w.pass(ms(100));
     w.snapshot(SnapshotReason::Interval);
-    let ledger = &w.engine.addresses[&crate::address::Site {
-        address: SOCK.parse().unwrap(),
-        of: None,
-    }];
+    let ledger = w.engine.addresses.of(SOCK);
     let holders = &ledger.live.values().next().unwrap().socket.holders;
     assert_eq!((holders.len(), &holders[0]), (bound, &own));
     assert_eq!(w.open(), [Kind::Blind]);

@@ -310,7 +310,7 @@ fn a_pid_file_that_is_being_read_is_not_judged() {
         path: PID_FILE.into(),
         of: None,
         change: crate::event::PathChange::Removed,
-        actor: w.processes.get(&50).cloned(),
+        actor: w.processes.get(&50).cloned().map(Into::into),
     });
     w.exit(50, ExitStatus::Code(255));
     assert!(!w.opened().contains(&Kind::StalePidFile), "{:#?}", w.findings);

@@ -122,7 +122,7 @@ fn who_wrote_the_pid_file_and_ended_before_it_was_read_counts() {
         path: super::world::PID_FILE.into(),
         of: None,
         change: crate::event::PathChange::Created,
-        actor,
+        actor: actor.map(Into::into),
     });
     w.kill(50, 99);
     w.write_pid_file(50);
@@ -174,4 +174,80 @@ fn a_stop_asked_before_the_pid_file_was_read_was_asked() {
     }));
     w.pass(ms(8_000));
     assert!(w.opened().contains(&Kind::SlowStop), "{:?}", w.opened());
+}
+
+/// The parent ended before its child bound the address, and both were told in the other order: the child's end is the
+/// service's, not the parent's.
+#[test]
+fn who_ended_before_the_instance_counted_was_not_the_service() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.fork(50, 60);
+    w.pass(ms(10));
+    let ended = w.now;
+    w.pass(ms(10));
+    w.listen(60);
+    let process = w.processes.remove(&50).unwrap();
+    w.apply(Event {
+        at: ended,
+        time_source: TimeSource::Kernel,
+        what: What::Exit {
+            process,
+            status: ExitStatus::Code(1),
+            listeners: Some(Vec::new()),
+        },
+    });
+    assert!(!w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+    w.kill(60, 99);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
+}
+
+/// The directory's notification is read after the process that made the name has ended, and has the time of that.
+#[test]
+fn a_name_that_is_noticed_after_its_maker_ended_was_made_before() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.fork(50, 60);
+    w.pass(ms(10));
+    let ended = w.now;
+    w.pass(ms(10));
+    w.path_changed(crate::event::PathChange::Created, Some(50));
+    let process = w.processes.remove(&50).unwrap();
+    w.apply(Event {
+        at: ended,
+        time_source: TimeSource::Kernel,
+        what: What::Exit {
+            process,
+            status: ExitStatus::Code(1),
+            listeners: Some(Vec::new()),
+        },
+    });
+    assert!(w.open().contains(&Kind::Crashed), "{:?}", w.open());
+}
+
+/// Of two instances the one that was the last to make the name holds the address, also if it ends before anybody looks.
+#[test]
+fn who_has_just_made_the_name_is_the_main_process() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.exec(60);
+    w.listen(60);
+    assert_eq!(w.engine.mains()[0].map(|id| id.pid), Some(60));
+    // World answers at once: here nobody has looked yet.
+    let actor = w.processes[&50].clone();
+    w.now = w.now + ms(10);
+    let event = Event {
+        at: w.now,
+        time_source: TimeSource::Observed,
+        what: What::Path {
+            address: super::world::SOCK.parse().unwrap(),
+            of: None,
+            change: crate::event::PathChange::Created,
+            actor: Some(actor.into()),
+        },
+    };
+    w.engine.apply(event, w.now);
+    assert_eq!(w.engine.mains()[0].map(|id| id.pid), Some(50));
+    w.kill(50, 99);
+    assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
 }

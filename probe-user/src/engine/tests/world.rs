@@ -75,7 +75,12 @@ impl World {
 
     /// As when probe began while this was so.
     pub(super) fn snapshot(&mut self, reason: SnapshotReason) {
-        let addresses: Vec<Site> = self.engine.addresses.keys().cloned().collect();
+        let addresses: Vec<Site> = self
+            .engine
+            .addresses
+            .iter()
+            .map(|(_, site, _)| site.clone())
+            .collect();
         let snapshot = Snapshot {
             began: self.now,
             reason,
@@ -162,7 +167,7 @@ impl World {
             address: SOCK.parse().unwrap(),
             of: None,
             change,
-            actor,
+            actor: actor.map(Into::into),
         });
     }
 
@@ -195,7 +200,7 @@ impl World {
             path: PID_FILE.into(),
             of: None,
             change: PathChange::Removed,
-            actor,
+            actor: actor.map(Into::into),
         });
         self.tell(What::PidFile(PidFileState {
             path: PID_FILE.into(),
@@ -239,7 +244,7 @@ impl World {
             },
             disposition,
             fault_addr: None,
-            actor: Some(self.actor(by)),
+            actor: Some(self.actor(by).into()),
         };
         self.tell(What::Signal(sent));
     }

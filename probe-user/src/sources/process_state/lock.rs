@@ -1,6 +1,11 @@
 //! Files that a process holds a lock on: `/proc/locks`, and which of its descriptors lead there.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+};
 
 /// Descriptors that are compared with the locks.
 const MOST_FDS: usize = 4096;
@@ -11,7 +16,7 @@ const MOST_LOCKS: usize = 16;
 ///
 /// A flock belongs to an open file, and the kernel tells the process that took it, which may have passed it on.
 pub(super) fn held_by(pid: u32) -> Vec<String> {
-    let Ok(locks) = fs::read_to_string("/proc/locks") else {
+    let Ok(locks) = read("/proc/locks") else {
         return Vec::new();
     };
     let mine: BTreeSet<_> = locks
@@ -52,6 +57,19 @@ pub(super) fn held_by(pid: u32) -> Vec<String> {
     paths.into_iter().collect()
 }
 
+/// Reads in large pieces. The kernel goes on in its list by position: what is asked for bit by bit, while others lock and
+/// unlock, misses lines.
+fn read(path: &str) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            n => bytes.extend_from_slice(&piece[..n]),
+        }
+    }
+}
+
 /// Device and inode number, as `/proc/locks` prints them.
 type Locked = (u32, u32, u64);
 
@@ -71,8 +89,6 @@ fn holder(line: &str) -> Option<(u32, Locked)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
     use crate::sources::testing::TempDir;
 

@@ -182,7 +182,7 @@ impl Host {
             address: UNIX.parse().unwrap(),
             of: None,
             change,
-            actor: Some(by.clone()),
+            actor: Some(by.clone().into()),
         });
     }
 
@@ -364,7 +364,7 @@ impl Host {
             path: PID_FILE.into(),
             of: None,
             change,
-            actor,
+            actor: actor.map(Into::into),
         });
     }
 
@@ -377,7 +377,7 @@ impl Host {
             result: SignalResult::Queued,
             disposition,
             fault_addr: None,
-            actor: Some(rm(self.now)),
+            actor: Some(rm(self.now).into()),
         };
         self.record(about, What::Signal(sent));
     }

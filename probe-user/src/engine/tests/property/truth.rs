@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     host::{PID_FILE, Sock, TCP, UNIX},
-    runtime::{Driver, site},
+    runtime::Driver,
 };
 use crate::{
     engine::finding::Kind,
@@ -43,7 +43,7 @@ fn state(driver: &Driver) -> Result<(), String> {
         .collect();
     same("members of instances", &living, &host.members)?;
     for address in [UNIX, TCP] {
-        let ledger = &engine.addresses[&site(address)];
+        let ledger = engine.addresses.of(address);
         let known: BTreeSet<(u64, bool, Vec<ProcId>)> = ledger
             .live
             .values()

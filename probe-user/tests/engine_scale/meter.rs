@@ -1,0 +1,62 @@
+//! Counts what is allocated, and the CPU time of this thread.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// The system's allocator, counted.
+pub(crate) struct Meter;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+fn grown(by: usize) {
+    ALLOCATIONS.fetch_add(1, Relaxed);
+    let live = LIVE.fetch_add(by, Relaxed) + by;
+    PEAK.fetch_max(live, Relaxed);
+}
+
+// SAFETY: every call is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Meter {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        // SAFETY: the caller keeps to `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps to `dealloc`'s contract, and the memory came from `System`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        grown(size);
+        // SAFETY: the caller keeps to `realloc`'s contract, and the memory came from `System`.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+pub(crate) fn allocations() -> usize {
+    ALLOCATIONS.load(Relaxed)
+}
+
+/// The most bytes that were allocated at once since the last [`forget_peak`].
+pub(crate) fn peak() -> usize {
+    PEAK.load(Relaxed)
+}
+
+pub(crate) fn forget_peak() {
+    PEAK.store(LIVE.load(Relaxed), Relaxed);
+}
+
+/// How long this thread has run: what else the machine does is not in it.
+pub(crate) fn cpu() -> Duration {
+    Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every kernel has this clock"))
+}

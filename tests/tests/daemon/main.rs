@@ -1,0 +1,12 @@
+//! `probe daemon`, as a host runs it: its life under a service manager, what it keeps, whom it tells, what it heals.
+
+mod day;
+mod flood;
+mod fuzz;
+mod heal;
+mod history;
+mod hooks;
+mod life;
+mod quiet;
+mod restarts;
+mod scene;

@@ -1,0 +1,69 @@
+//! `cargo xtask package`: the Debian package and the static program, and a test that the package leaves nothing behind.
+
+mod chroot;
+mod deb;
+mod pages;
+mod static_build;
+
+use std::{process::Command, time::Duration};
+
+use crate::{child, workspace};
+
+/// For a release build.
+const LIMIT: Duration = Duration::from_secs(60 * 60);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Build the program that needs no library, for any distribution and for images, in place of the package
+    #[arg(long = "static", conflicts_with = "test")]
+    static_build: bool,
+    /// Also install, upgrade, remove and purge it in a fresh Debian, and list what is left (needs root)
+    #[arg(long)]
+    test: bool,
+    /// What cargo builds it with; `dev` is enough to try the packaging
+    #[arg(long, default_value = "release", value_name = "PROFILE")]
+    profile: String,
+}
+
+impl Args {
+    /// Where cargo puts what it builds this way, below the target directory.
+    fn directory(&self) -> &str {
+        match self.profile.as_str() {
+            "dev" => "debug",
+            other => other,
+        }
+    }
+
+    /// A build of the program.
+    fn cargo(&self) -> Command {
+        let mut cargo = workspace::cargo();
+        cargo.args([
+            "build",
+            "--profile",
+            &self.profile,
+            "--package",
+            "probe-user",
+            "--bin",
+            "probe",
+        ]);
+        cargo
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.static_build {
+        let program = static_build::build(args)?;
+        println!("{}", program.display());
+        return Ok(());
+    }
+    child::show(&mut args.cargo(), LIMIT)?;
+    pages::write(&workspace::target_dir()?.join(args.directory()).join("probe"))?;
+    let package = deb::build("1", &args.profile)?;
+    println!("{}", package.display());
+    if args.test {
+        // The same program under a later number.
+        let later = deb::build("2", &args.profile)?;
+        chroot::test(&package, &later)?;
+    }
+    Ok(())
+}
