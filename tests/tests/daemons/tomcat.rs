@@ -64,6 +64,8 @@ impl Tomcat {
     }
 
     fn start(&self) -> Proc {
+        // Debian's scripts give up silently over the one that their own stop leaves behind.
+        let _ = fs::remove_file(&self.pid_file);
         let running = background(&mut self.script("startup.sh"), &self.pid_file);
         until_tcp(self.port);
         running
