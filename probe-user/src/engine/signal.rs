@@ -54,14 +54,15 @@ impl Engine {
         let at = self.at;
         let service = &self.services[s];
         let Some(m) = service.members.get(id) else { return };
-        // A member of another instance that counts has taken over, and stops its predecessor.
+        // A member of another instance that counts has taken over, and stops its predecessor. One that runs by itself and
+        // does not count is a tool of the same executable: `apache2 -k stop`.
         let from_outside = sent.actor.as_ref().is_some_and(|a| {
             service.members.get(&a.id).is_none_or(|sender| {
-                sender.instance != m.instance
-                    && service
-                        .instances
-                        .get(&sender.instance)
-                        .is_some_and(|i| i.qualified.is_some())
+                let counts = || {
+                    let instance = service.instances.get(&sender.instance);
+                    instance.is_some_and(|i| i.qualified.is_some())
+                };
+                sender.instance != m.instance && (service.is_root(sender) || counts())
             })
         });
         // A signal that is ignored asks nothing: what ends the process later is something else.

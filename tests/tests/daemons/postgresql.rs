@@ -10,7 +10,7 @@ use std::{
 
 use probe_tests::{Proc, children, kill, until};
 
-use crate::site::{Site, is_alive, named, tool, until_unix, user};
+use crate::site::{Site, is_alive, named, tool, until_reaped, until_unix, user};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 
@@ -138,8 +138,8 @@ fn a_crash_leaves_everything_stale_and_the_recovery_clears_it() {
 
     let helpers = children(postmaster.pid());
     let killer = kill("KILL", postmaster.pid());
-    postmaster.wait_gone();
     // As long as one of them lives the next start is refused.
+    until_reaped(&postmaster);
     until("its helpers have ended", || !helpers.iter().any(|h| is_alive(*h)));
     watch
         .expect("crashed", "postgresql")

@@ -164,6 +164,14 @@ pub(crate) fn named(pid_file: &Path) -> Proc {
     Proc::adopt("daemon", pid_in(pid_file).expect("seen above"))
 }
 
+/// Waits until a process has ended and its parent has been told: until then PID-file checks of daemons take it for alive.
+#[track_caller]
+pub(crate) fn until_reaped(process: &Proc) {
+    process.wait_gone();
+    let entry = PathBuf::from(format!("/proc/{}", process.pid()));
+    until(&format!("{} is reaped", entry.display()), || !entry.exists());
+}
+
 /// The first line of a PID file.
 pub(crate) fn pid_in(pid_file: &Path) -> Option<u32> {
     fs::read_to_string(pid_file)

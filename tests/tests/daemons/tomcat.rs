@@ -8,7 +8,7 @@ use std::{
 
 use probe_tests::{Proc, free_port, kill, until};
 
-use crate::site::{Site, background, tool, until_tcp};
+use crate::site::{Site, background, tool, until_reaped, until_tcp};
 
 const CREATE: &str = "/usr/bin/tomcat10-instance-create";
 const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java";
@@ -64,6 +64,8 @@ impl Tomcat {
     }
 
     fn start(&self) -> Proc {
+        // Debian's scripts give up silently over the one that their own stop leaves behind.
+        let _ = fs::remove_file(&self.pid_file);
         let running = background(&mut self.script("startup.sh"), &self.pid_file);
         until_tcp(self.port);
         running
@@ -82,7 +84,7 @@ fn start_thread_dump_shutdown_by_command_and_restart_give_no_finding() {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("Full thread dump"))
     });
     tool(&mut tomcat.script("shutdown.sh"));
-    first.wait_gone();
+    until_reaped(&first);
     let second = tomcat.start();
     kill("TERM", second.pid());
     second.wait_gone();

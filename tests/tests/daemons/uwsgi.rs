@@ -59,8 +59,16 @@ impl Uwsgi {
         until_unix(&self.socket);
         until_named(&self.pid_file, master.pid());
         until_children(master.pid(), WORKERS);
-        until_caught(master.pid(), Signal::HUP);
+        Self::until_ready(&master);
         master
+    }
+
+    /// Until the master and all workers handle their signals: before that, one that is to stop them is lost.
+    fn until_ready(master: &Proc) {
+        until_caught(master.pid(), Signal::USR1);
+        for worker in children(master.pid()) {
+            until_caught(worker, Signal::USR2);
+        }
     }
 
     fn tell(&self, switch: &str) {
@@ -79,7 +87,7 @@ fn start_reload_stop_and_restart_give_no_finding() {
     until_renewed(first.pid(), &workers, WORKERS);
     until_tcp(uwsgi.port);
     // It has executed itself anew, and handles signals once its workers run.
-    until_caught(first.pid(), Signal::HUP);
+    Uwsgi::until_ready(&first);
     uwsgi.tell("--stop");
     first.wait_gone();
     let second = uwsgi.start();

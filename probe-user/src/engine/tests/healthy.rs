@@ -341,3 +341,22 @@ fn a_socket_whose_last_worker_went_after_a_crash_is_stale() {
     assert!(w.open().contains(&Kind::StaleSocket), "{:?}", w.open());
     assert_eq!(w.finding(Kind::StaleSocket).cause, w.finding(Kind::Crashed).cause);
 }
+
+/// `apache2 -k graceful-stop` runs the daemon's own executable, and asks the daemon to stop.
+#[test]
+fn a_tool_of_the_same_executable_asks_to_stop() {
+    let mut w = World::new(service());
+    let listener = w.start(50);
+    w.findings.clear();
+    w.exec(70);
+    w.signal(50, Signal::TERM, 70, Disposition::Caught);
+    w.exit(70, ExitStatus::Code(0));
+    w.remove_pid_file(50);
+    w.unlink(Some(50));
+    w.close(listener);
+    w.pass(ms(5_000));
+    w.expect_nothing();
+    w.exit(50, ExitStatus::Code(1));
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
