@@ -6,6 +6,7 @@
 mod ask;
 mod attached;
 mod binaries;
+mod bpf;
 mod clock;
 mod control_group;
 mod daemon;
@@ -31,6 +32,7 @@ mod watch;
 pub use ask::{Output, probe, run};
 pub use attached::Attached;
 pub use binaries::{faulty_binary, probe_binary};
+pub use bpf::{BpfObjects, bpf_objects};
 pub use clock::{Deadline, patience, until, until_within};
 pub use control_group::ControlGroup;
 pub use daemon::{Daemon, Starter};
