@@ -26,9 +26,9 @@ use std::{
 };
 
 use aya::{
-    Ebpf,
+    Btf, Ebpf,
     maps::RingBuf,
-    programs::{FExit, Program, fexit::FExitLinkId, links::FdLink},
+    programs::{FExit, Program, ProgramError, fexit::FExitLinkId, links::FdLink},
 };
 use aya_log::EbpfLogger;
 
@@ -100,8 +100,11 @@ pub struct Pinned {
     pub why_not: Option<String>,
 }
 
-/// Programs of [`Kernel::follow_changers`].
-const CHANGERS: [&str; 2] = ["fexit_inode_unlink", "fexit_inode_rename"];
+/// Programs of [`Kernel::follow_changers`], and where they are attached.
+const CHANGERS: [(&str, &str); 2] = [
+    ("fexit_inode_unlink", "security_inode_unlink"),
+    ("fexit_inode_rename", "security_inode_rename"),
+];
 
 impl Kernel {
     /// Loads and attaches every hook that this kernel takes; [`Self::plan`] tells which. Nothing is reported before
@@ -370,7 +373,7 @@ impl Kernel {
     /// every rename of the host, so it is for directories that refuse fanotify only. `false`: this kernel or tier does not
     /// have it.
     pub fn follow_changers(&mut self, on: bool) -> bool {
-        if !CHANGERS.iter().all(|program| self.plan.is_attached(program)) {
+        if !CHANGERS.iter().all(|(program, _)| self.plan.is_attached(program)) {
             return false;
         }
         if on != self.changers.is_empty() {
@@ -381,8 +384,8 @@ impl Kernel {
             drop(fexit(&mut ebpf, name).map(|p| p.detach(link)));
         }
         if on {
-            for name in CHANGERS {
-                match fexit(&mut ebpf, name).map(FExit::attach) {
+            for (name, function) in CHANGERS {
+                match fexit(&mut ebpf, name).map(|program| attach_again(program, function)) {
                     Some(Ok(link)) => self.changers.push((name, link)),
                     refused => tracing::warn!(name, ?refused, "who changes a path stays unknown"),
                 }
@@ -409,6 +412,18 @@ impl Kernel {
 
 fn fexit<'a>(ebpf: &'a mut Ebpf, name: &str) -> Option<&'a mut FExit> {
     ebpf.program_mut(name)?.try_into().ok()
+}
+
+/// Attaches a program that was detached. 5.10 does that only with one that was loaded anew, 6.1 with any.
+fn attach_again(program: &mut FExit, function: &str) -> Result<FExitLinkId, ProgramError> {
+    match program.attach() {
+        Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => {
+            program.unload()?;
+            program.load(function, &Btf::from_sys_fs()?)?;
+            program.attach()
+        }
+        attached => attached,
+    }
 }
 
 /// The lines that the programs log, readable when there are some.

@@ -288,7 +288,8 @@ impl Runtime {
     pub fn tick(&mut self, sink: &mut Sink<'_>) {
         let now = clock::now();
         if self.engine.deadline().is_some_and(|at| at <= now) {
-            self.queue.push_back(observed(What::Timer));
+            // What happened before the deadline is told before it passes.
+            self.tell_level(now, What::Timer);
             self.run(sink);
         }
         if self.count_losses_at.is_some_and(|at| at <= now) {
@@ -302,7 +303,7 @@ impl Runtime {
 
     /// Takes an event of a source that is waited for elsewhere, behind the edges that came before it.
     pub fn tell(&mut self, event: Event, sink: &mut Sink<'_>) {
-        while self.take_edges() == BATCH && self.queue.len() < QUEUE_LIMIT {}
+        self.take_all_edges();
         self.queue.push_back(event);
         self.run(sink);
     }
