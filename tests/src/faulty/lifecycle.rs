@@ -44,6 +44,17 @@ pub(super) fn daemonize() -> Result<()> {
     Ok(())
 }
 
+/// Children that end at once.
+pub(super) fn burst(n: u32) -> Result<()> {
+    for _ in 0..n {
+        match fork_here()? {
+            Some(child) => drop(nix::sys::wait::waitpid(child, None)?),
+            None => leave(0),
+        }
+    }
+    Ok(())
+}
+
 /// Does nothing until whoever drives the family is gone.
 pub(super) fn idle() -> ! {
     let stdin = std::io::stdin();
