@@ -14,6 +14,7 @@ mod routes;
 mod serve;
 mod services;
 mod silences;
+mod socket_file;
 mod status;
 pub mod types;
 mod who;

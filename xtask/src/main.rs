@@ -8,6 +8,7 @@ mod child;
 mod demo;
 mod docs;
 mod package;
+mod robust;
 mod test;
 mod vm;
 mod workspace;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Args),
     /// Let the engine live through an hour of ten thousand services, and measure it
     Bench(bench::Args),
+    /// Show what survives probe's own end, losses of events and faults of the host, as tables (needs root)
+    Robust(robust::Args),
     /// Record the findings of the traces under tests/traces anew, as the expected ones
     Bless(bless::Args),
     /// Run the kernel tests on Debian's kernels, each in a virtual machine
@@ -60,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Robust(args) => robust::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Docs(args) => docs::run(&args),

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Api, Listeners, guard::Guard, peer::Peer, routes};
+use super::{Api, Listeners, guard::Guard, peer::Peer, routes, socket_file::SocketFile};
 
 /// Connections at a time. Each can hold on to some 200 KB of lines that were not yet read.
 const CLIENTS: usize = 256;
@@ -62,7 +62,10 @@ impl Server {
         if let Some(unix) = listeners.unix.take() {
             unix.set_nonblocking(true)?;
             let unix = UnixListener::from_std(unix)?;
-            tasks.spawn(accepting(&router).unix(unix));
+            let file = listeners
+                .take_own()
+                .map(|own| SocketFile::new(own, listeners.group));
+            tasks.spawn(accepting(&router).unix(unix, file));
         }
         if let Some(tcp) = listeners.tcp.take() {
             tcp.set_nonblocking(true)?;
@@ -92,13 +95,18 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn unix(self, listener: UnixListener) {
+    /// `file`: the listener's, where it is ours and not the service manager's.
+    async fn unix(self, mut listener: UnixListener, mut file: Option<SocketFile>) {
         let mut connections = JoinSet::new();
         let mut stopped = self.stopped.clone();
         loop {
             tokio::select! {
                 () = told(&mut stopped) => break,
                 Some(_) = connections.join_next() => {}
+                again = made_again(&mut file) => match UnixListener::from_std(again) {
+                    Ok(again) => listener = again,
+                    Err(e) => tracing::error!("nobody can connect any more: {e}"),
+                },
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => match Peer::of(&stream) {
                         Ok(peer) => self.serve(&mut connections, stream, peer),
@@ -109,6 +117,7 @@ impl Accepting {
             }
         }
         drop(listener);
+        drop(file);
         while connections.join_next().await.is_some() {}
     }
 
@@ -167,6 +176,13 @@ impl Accepting {
             }
             drop(permit);
         });
+    }
+}
+
+async fn made_again(file: &mut Option<SocketFile>) -> std::os::unix::net::UnixListener {
+    match file {
+        Some(file) => file.made_again().await,
+        None => std::future::pending().await,
     }
 }
 
