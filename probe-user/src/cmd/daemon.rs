@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use probe_user::{
     config::load,
     daemon::{self, Options, Source},
+    spawner,
 };
 
 use crate::cli::daemon::Daemon;
@@ -20,14 +21,19 @@ pub(crate) fn run(args: &Daemon) -> anyhow::Result<()> {
         (None, Some(directory)) => Source::Directory(directory.clone()),
         (None, None) => Source::Directory(Path::new(load::DIRECTORY).to_owned()),
     };
+    // Before anything else is opened.
+    let spawner = spawner::start()?;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("probe-blocking")
         .thread_keep_alive(KEEP_THREADS)
+        // These read, write and look up; none sets anything up.
+        .on_thread_start(daemon::sandbox::reduce_this_thread)
         .build()?;
     let result = tokio.block_on(daemon::run(Options {
         source,
         tier: args.tier.wanted(),
+        spawner: Some(spawner),
     }));
     tokio.shutdown_timeout(LEAVE_AFTER);
     Ok(result?)
