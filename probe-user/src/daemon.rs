@@ -14,6 +14,7 @@ pub mod sandbox;
 mod service_manager;
 mod state;
 mod stop;
+mod takeover;
 mod units;
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
@@ -35,7 +36,7 @@ use crate::{
     clock::{self, Nanos},
     config::{Config, TierChoice, load::ConfigError},
     history::{Store, StoreError, exporter},
-    kernel::{LoadOptions, Tier},
+    kernel::{LoadOptions, PinOptions, Tier},
     metrics::{self, Metrics, Timings},
     silence::book::Book,
     sources::process,
@@ -122,6 +123,11 @@ pub async fn run(mut options: Options) -> Result<(), DaemonError> {
         realtime: probe.realtime,
         load: LoadOptions {
             tier: options.tier.or(tier(probe.tier)),
+            ring_bytes: probe.ring_bytes(),
+            pins: probe.pins().map(|directory| PinOptions {
+                directory,
+                keep: probe.keep_pinned,
+            }),
             ..LoadOptions::default()
         },
         timings,
