@@ -2,8 +2,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, body::Body};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -150,19 +155,10 @@ impl Accepting {
             });
             return;
         };
-        let service = TowerToHyperService::new(self.router.clone());
+        let router = self.router.clone();
         let mut stopped = self.stopped.clone();
         connections.spawn(async move {
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(peer.clone());
-                hyper::service::Service::call(&service, request)
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_WITHIN)
-                .max_headers(HEADERS)
-                .max_buf_size(BUFFER)
-                .serve_connection(TokioIo::new(stream), service);
+            let connection = connection(router, stream, peer);
             tokio::pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,
@@ -184,6 +180,25 @@ async fn made_again(file: &mut Option<SocketFile>) -> std::os::unix::net::UnixLi
         Some(file) => file.made_again().await,
         None => std::future::pending().await,
     }
+}
+
+/// One connection, to be awaited until its end.
+pub(super) fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    router: Router,
+    stream: S,
+    peer: Peer,
+) -> http1::Connection<TokioIo<S>, impl HttpService<Incoming, ResBody = Body, Future: Send>> {
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        hyper::service::Service::call(&service, request)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_headers(HEADERS)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service)
 }
 
 async fn told(stop: &mut watch::Receiver<bool>) {
