@@ -9,7 +9,6 @@ mod configuration;
 pub mod engine;
 mod kept;
 mod lock;
-mod realtime;
 mod service_manager;
 mod state;
 mod stop;
@@ -134,7 +133,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         acts: acts.clone(),
         metrics,
     });
-    let server = Server::start(api.clone(), listeners).map_err(|error| DaemonError::System {
+    let server = Server::start(api.clone(), listeners, probe.realtime).map_err(|error| DaemonError::System {
         what: "the API cannot be served",
         error,
     })?;

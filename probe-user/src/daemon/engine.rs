@@ -10,10 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{
-    ask::{Ask, AskError, Changes, Picture},
-    realtime,
-};
+use super::ask::{Ask, AskError, Changes, Picture};
 use crate::{
     clock::{self, Nanos},
     config::{Config, Service},
@@ -24,8 +21,9 @@ use crate::{
     },
     kernel::{Kernel, LoadError, LoadOptions},
     metrics::Timings,
+    realtime,
     report::Watching,
-    runtime::{Poller, Runtime, RuntimeError, Waker, exe_ids},
+    runtime::{Hear, Poller, Runtime, RuntimeError, Waker, exe_ids},
     sources::{
         observer::{KernelTables, Observer},
         sock_diag::DiagError,
@@ -120,8 +118,11 @@ pub async fn start(start: Start) -> Result<EngineThread, StartError> {
                     return;
                 }
             };
-            if realtime {
-                realtime::prefer_this_thread();
+            if realtime && let Err(e) = realtime::prefer_this_thread() {
+                tracing::info!(
+                    "the engine runs with an ordinary priority, so events may be told late under load: {e} (real-time \
+                     needs CAP_SYS_NICE)"
+                );
             }
             let config = drive.runtime.engine().config().clone();
             _ = tell_begun.send(Ok((drive.poller.waker(), config, joined)));
@@ -239,8 +240,8 @@ struct Mouth {
     lost: BTreeMap<String, u64>,
 }
 
-impl Mouth {
-    fn say(&mut self, effect: Effect) {
+impl Hear for Mouth {
+    fn hear(&mut self, effect: Effect) {
         let Some(said) = Said::of(effect) else { return };
         if let Said::Lost { source, count } = &said {
             *self.lost.entry(source.clone()).or_default() += count;
@@ -256,8 +257,16 @@ impl Mouth {
         }
     }
 
+    fn pass_on(&mut self) {
+        self.flush();
+    }
+}
+
+impl Mouth {
     fn flush(&mut self) {
-        self.stream.push_all(self.said.drain(..));
+        if !self.said.is_empty() {
+            self.stream.push_all(self.said.drain(..));
+        }
     }
 }
 
@@ -298,7 +307,7 @@ impl Drive {
             services: BTreeSet::new(),
             lost: BTreeMap::new(),
         };
-        runtime.begin(&mut |e| mouth.say(e));
+        runtime.begin(&mut mouth);
         mouth.flush();
         let mut drive = Self {
             runtime,
@@ -321,10 +330,10 @@ impl Drive {
             let ready = self.poller.wait(true)?;
             let Self { runtime, mouth, .. } = self;
             if ready.sources {
-                runtime.drain(&mut |e| mouth.say(e));
+                runtime.drain(mouth);
             }
             if ready.deadline {
-                runtime.tick(&mut |e| mouth.say(e));
+                runtime.tick(mouth);
             }
             self.mouth.flush();
             if ready.woken && self.answer()? {
@@ -343,7 +352,7 @@ impl Drive {
                     _ = reply.send(self.picture(service.as_deref()));
                 }
                 Ask::Ping(reply) => _ = reply.send(()),
-                Ask::Tell(event) => runtime.tell(*event, &mut |e| mouth.say(e)),
+                Ask::Tell(event) => runtime.tell(*event, mouth),
                 Ask::Reload(config, reply) => {
                     let result = self.reload(*config);
                     self.poller.follow(&self.runtime)?;
@@ -351,7 +360,7 @@ impl Drive {
                 }
                 Ask::Stop => {
                     // What happened until now is told.
-                    runtime.drain(&mut |e| mouth.say(e));
+                    runtime.drain(mouth);
                     mouth.flush();
                     self.tell_lives();
                     return Ok(true);
@@ -366,7 +375,7 @@ impl Drive {
         let before = self.runtime.engine().config().clone();
         let Self { runtime, mouth, .. } = self;
         runtime
-            .reload(config, &mut |e| mouth.say(e))
+            .reload(config, mouth)
             .map_err(|e| e.to_string())?;
         Ok(Changes::between(&before, self.runtime.engine().config()))
     }

@@ -9,6 +9,7 @@ mod bpf;
 mod load;
 mod machine;
 mod measure;
+mod netlink;
 mod page;
 mod peer;
 mod plot;
@@ -52,6 +53,9 @@ struct Args {
     /// Only these rows; all without names
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// Measure with a tenth of the samples: to see whether it works, not how well
+    #[arg(long)]
+    short: bool,
     /// Write everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -88,7 +92,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         None => Run {
             v: VERSION,
             machine: Machine::read(),
-            rows: measure::all(&args.names)?,
+            rows: measure::all(&args.names, args.short)?,
         },
     };
     if let Some(file) = &args.json {

@@ -14,6 +14,7 @@ mod who;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::ensure;
@@ -41,8 +42,19 @@ const ALL: [Measure; 9] = [
     build::MEASURE,
 ];
 
+static SHORT: AtomicBool = AtomicBool::new(false);
+
+/// So many samples, or a few where only the measure itself is tried out.
+fn samples(count: usize) -> usize {
+    match SHORT.load(Ordering::Relaxed) {
+        true => count.div_ceil(10).max(2),
+        false => count,
+    }
+}
+
 /// Measures what is named, or everything. A measure that fails leaves why in its rows.
-pub(crate) fn all(names: &[String]) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn all(names: &[String], short: bool) -> anyhow::Result<Vec<Row>> {
+    SHORT.store(short, Ordering::Relaxed);
     let known: Vec<&str> = ALL.iter().flat_map(|m| m.rows.iter().map(|r| r.0)).collect();
     for name in names {
         ensure!(

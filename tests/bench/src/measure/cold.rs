@@ -46,7 +46,7 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     if !there {
         row.skipped.push("lsof is not installed".into());
     }
-    for round in 0..ROUNDS {
+    for round in 0..super::samples(ROUNDS) {
         daemon.stop();
         let began = clock::now();
         daemon.begin();

@@ -69,7 +69,7 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let scene = Scene::new()?;
     let mut quiet = Found::default();
     let peers = Peers::start(&scene, event)?;
-    for n in 0..BESIDE_PEERS {
+    for n in 0..super::samples(BESIDE_PEERS) {
         // Anywhere within their second.
         thread::sleep(Duration::from_millis((n as u64 * 383) % 1000));
         scene.kill(&mut quiet, Some(&peers))?;
@@ -78,7 +78,7 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let mut busy = Found::default();
     let burning = burn::all_cores()?;
     let deadline = clock::now() + LIMIT;
-    while busy.event.len() < KILLS && clock::now() < deadline {
+    while busy.event.len() < super::samples(KILLS) && clock::now() < deadline {
         scene.kill(&mut busy, None)?;
     }
     drop(burning);

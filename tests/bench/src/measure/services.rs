@@ -112,7 +112,7 @@ fn measure(size: usize) -> anyhow::Result<Cost> {
         start: Samples::default(),
         reload: Samples::default(),
     };
-    for round in 0..ROUNDS {
+    for round in 0..super::samples(ROUNDS) {
         daemon.stop();
         let began = clock::now();
         daemon.begin();
@@ -154,7 +154,7 @@ fn parse(size: usize) -> anyhow::Result<f64> {
     let sandbox = Sandbox::new();
     let file = sandbox.write("probe.toml", &config(&sandbox, size, 15));
     let mut samples = Samples::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..super::samples(ROUNDS) {
         let began = clock::now();
         probe_user::config::load::load(Some(&file), "/nowhere".as_ref())?;
         samples.push(nanos(clock::now().since(began)));

@@ -59,7 +59,7 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let client = Client::start(&served.socket)?;
     let mut rates = Samples::default();
     let mut pushed = 0;
-    for _ in 0..RUNS {
+    for _ in 0..super::samples(RUNS) {
         let before = client.lines();
         let began = clock::now();
         while clock::now().since(began) < RUN {
@@ -254,7 +254,7 @@ async fn serve(config: Config, tell: mpsc::Sender<Stream>, ended: oneshot::Recei
         acts,
         metrics: Metrics::default(),
     });
-    let server = Server::start(api, listeners)?;
+    let server = Server::start(api, listeners, false)?;
     tell.send(stream.clone())?;
     ended.await?;
     engine.stop()?;

@@ -85,7 +85,7 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
         Work::new("fork + exec + exit + wait", syscalls::exec, Aim::Percent(1.0)),
     ];
     let mut daemon = Probed::start(&sandbox, &config);
-    for _ in 0..ROUNDS {
+    for _ in 0..super::samples(ROUNDS) {
         daemon.stop();
         for work in &mut all {
             work.without.push((work.run)(&place)?);
@@ -148,7 +148,7 @@ fn servers(row: &mut Row, sandbox: &Sandbox) -> anyhow::Result<()> {
     let config: String = servers.iter().map(servers::Server::declaration).collect();
     let mut daemon = Probed::start(sandbox, &config);
     let mut rates = vec![(Samples::default(), Samples::default()); servers.len()];
-    for _ in 0..SERVER_ROUNDS {
+    for _ in 0..super::samples(SERVER_ROUNDS) {
         for (server, (_, beside)) in servers.iter().zip(&mut rates) {
             beside.push(server.requests_per_second()?);
         }

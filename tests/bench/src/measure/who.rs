@@ -2,13 +2,14 @@
 
 use std::{path::Path, process::Command};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use probe_tests::{Probed, Sandbox, probe_binary};
+use serde_json::Value;
 
 use super::Measure;
 use crate::{
     load::child::Load,
-    peer, process,
+    netlink, peer, process,
     row::{Better, Plot, PlotLine, Row, Unit},
     stats::{Samples, Span},
 };
@@ -87,6 +88,10 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     faster("fuser / alone", &most.fuser, &most.alone, 14.0);
     faster("ss -xlp / alone", &most.ss, &most.alone, 18.0);
     row.floors.push(format!(
+        "a bare netlink question for one UNIX socket, sent and answered: {}",
+        Unit::Nanos.show(netlink::ask_for(socket_inode(&answer_of(&path, &daemon)?)?)?.median())
+    ));
+    row.floors.push(format!(
         "starting a program that does nothing (`probe --version`): {}; {beside} processes",
         Unit::Nanos.show(start_alone()?.median())
     ));
@@ -152,17 +157,17 @@ fn ask_all(path: &Path, daemon: &Probed) -> anyhow::Result<Tools> {
     let attached = || who(path, &["--socket", &socket]);
     let alone = || who(path, &["--alone"]);
     // The right answer first: a fast wrong one is worth nothing.
-    for mut command in [attached(), alone()] {
-        let output = command.arg("--json").output()?;
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let holders = answer["sockets"][0]["holders"].as_array().map_or(0, Vec::len);
+    for command in [attached(), alone()] {
+        let answer = answer(command)?;
+        let socket = &answer["sockets"][0];
+        let holders = socket["holders"].as_array().map_or(0, Vec::len);
         ensure!(
-            answer["state"] == "live" && holders == 1,
+            answer["state"] == "live" && holders == 1 && socket["holders_complete"] == true,
             "a wrong answer: {answer}"
         );
     }
     let mut tools = Tools::default();
-    for round in 0..ROUNDS {
+    for round in 0..super::samples(ROUNDS) {
         tools.attached.push(peer::time(&mut attached())?);
         tools.alone.push(peer::time(&mut alone())?);
         if peer::is_there("fuser") {
@@ -178,8 +183,23 @@ fn ask_all(path: &Path, daemon: &Probed) -> anyhow::Result<Tools> {
     Ok(tools)
 }
 
+fn answer(mut command: Command) -> anyhow::Result<Value> {
+    let output = command.arg("--json").output()?;
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("probe who: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn answer_of(path: &Path, daemon: &Probed) -> anyhow::Result<Value> {
+    answer(who(path, &["--socket", &daemon.socket().display().to_string()]))
+}
+
+fn socket_inode(answer: &Value) -> anyhow::Result<u32> {
+    let inode = answer["sockets"][0]["inode"].as_u64();
+    inode.and_then(|i| u32::try_from(i).ok()).context("no inode")
+}
+
 fn start_alone() -> anyhow::Result<Samples> {
-    (0..ROUNDS)
+    (0..super::samples(ROUNDS))
         .map(|_| peer::time(Command::new(probe_binary()).arg("--version")))
         .collect()
 }
