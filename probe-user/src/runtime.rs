@@ -64,7 +64,20 @@ pub enum RuntimeError {
 }
 
 /// Receives what is to be shown.
-pub type Sink<'a> = dyn FnMut(Effect) + 'a;
+pub trait Hear {
+    fn hear(&mut self, effect: Effect);
+
+    /// Something that takes longer follows: whoever keeps back what he has heard should pass it on now.
+    fn pass_on(&mut self) {}
+}
+
+impl<F: FnMut(Effect)> Hear for F {
+    fn hear(&mut self, effect: Effect) {
+        self(effect);
+    }
+}
+
+pub type Sink<'a> = dyn Hear + 'a;
 
 pub struct Runtime {
     config: Config,

@@ -32,7 +32,7 @@ enum Command {
     Test(test::Args),
     /// Watch a small faulty daemon fail in several ways, in under 30 seconds (needs root)
     Demo(demo::Args),
-    /// Let the engine live through an hour of ten thousand services, and measure it
+    /// Measure probe beside what people use today (needs root)
     Bench(bench::Args),
     /// Show what survives probe's own end, losses of events and faults of the host, as tables (needs root)
     Robust(robust::Args),

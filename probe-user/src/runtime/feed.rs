@@ -40,6 +40,8 @@ impl Runtime {
         self.follow_rounds = FOLLOW_ROUNDS;
         loop {
             self.feed_queue(sink);
+            // What is known must not wait for what has to be looked at.
+            sink.pass_on();
             self.follow_mains();
             if let Some(site) = self.settle.pop_first() {
                 self.look_at(&site);
@@ -83,7 +85,7 @@ impl Runtime {
         self.timings.applied(clock::now().since(began));
         for effect in effects {
             match effect {
-                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(effect),
+                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink.hear(effect),
                 Effect::Settle(site) => {
                     self.settle.insert(site);
                 }

@@ -129,6 +129,16 @@ impl Observer {
         })
     }
 
+    /// The same, and who holds its sockets is searched for anew although known holders still do.
+    pub fn site_anew(&mut self, site: &Site, view: &View) -> Option<AddressState> {
+        self.settle(&[(site, view)], true).pop()
+    }
+
+    /// Sockets that were seen at an address and have lost its path do not belong to it any more.
+    pub fn forget_addresses(&mut self) {
+        self.seen.clear();
+    }
+
     /// How several declared addresses are now, as one service means them; in their order.
     pub fn sites(&mut self, sites: &[Site], view: &View) -> Vec<AddressState> {
         let wanted: Vec<(&Site, &View)> = sites.iter().map(|site| (site, view)).collect();
