@@ -6,6 +6,7 @@
 mod ask;
 mod attached;
 mod binaries;
+mod bpf;
 mod bpffs;
 mod clock;
 mod control_group;
@@ -33,6 +34,7 @@ mod watch;
 pub use ask::{Output, probe, run};
 pub use attached::Attached;
 pub use binaries::{faulty_binary, probe_binary};
+pub use bpf::{BpfObjects, bpf_objects};
 pub use bpffs::{Bpffs, Objects};
 pub use clock::{Deadline, patience, until, until_within};
 pub use control_group::ControlGroup;

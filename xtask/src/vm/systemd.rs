@@ -176,7 +176,8 @@ TasksMax=infinity
 LimitNOFILE=65536
 ";
 
-/// Lines that begin with `VM-` are for [`machine`].
+/// Lines that begin with `VM-` are for [`machine`]. What systemd writes to the console falls between whole lines: a test's name
+/// and its verdict are written one after the other, and put together first.
 fn script(tests: &[(String, PathBuf)], tier: Tier, filter: Option<&str>) -> String {
     let tests: Vec<&str> = tests.iter().map(|(name, _)| name.as_str()).collect();
     format!(
@@ -191,7 +192,8 @@ echo VM-DOCTOR $(/{HOME}/probe doctor --json --tier {tier})
 rc=0
 for t in {}; do
   echo VM-TEST $t
-  /{HOME}/deps/$t --test-threads=1 {} || rc=1
+  {{ /{HOME}/deps/$t --test-threads=1 {} 2>&1; echo $? > /{HOME}/rc; }} | /{HOME}/busybox awk '{{ print; fflush() }}'
+  [ \"$(cat /{HOME}/rc)\" = 0 ] || rc=1
 done
 [ ! -e /{HOME}/tables ] || cat /{HOME}/tables
 echo VM-END $rc
