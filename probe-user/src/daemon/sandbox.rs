@@ -293,6 +293,28 @@ mod tests {
         let before = call(libc::SYS_execve, -1);
         assert_eq!(before, (-1, libc::EFAULT), "it is not denied yet");
         assert!(filter().is_ok(), "this kernel has no filters");
+        // What must be among them, whoever changes the list.
+        for number in [
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_writev,
+            libc::SYS_mount,
+            libc::SYS_move_mount,
+            libc::SYS_chroot,
+            libc::SYS_unshare,
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+            libc::SYS_kexec_load,
+            libc::SYS_reboot,
+            libc::SYS_clock_settime,
+            libc::SYS_setgroups,
+            libc::SYS_keyctl,
+            libc::SYS_mknodat,
+            libc::SYS_io_uring_setup,
+        ] {
+            assert!(DENIED.contains(&number), "system call {number} is not denied");
+        }
         for number in DENIED.iter().chain(DENIED_HERE) {
             // At the first that is not denied this ends: what comes later could have an effect.
             assert_eq!(call(*number, -1), (-1, libc::EPERM), "system call {number}");
