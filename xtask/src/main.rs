@@ -6,8 +6,11 @@ mod bless;
 mod build_ebpf;
 mod child;
 mod demo;
+mod deny;
 mod docs;
+mod fuzz;
 mod package;
+mod protections;
 mod robust;
 mod test;
 mod vm;
@@ -42,6 +45,10 @@ enum Command {
     Vm(vm::Args),
     /// Write the pages of the documentation that are made from the program
     Docs(docs::Args),
+    /// Run LLVM's fuzzer on what reads bytes of others
+    Fuzz(fuzz::Args),
+    /// Print what protects the host from probe and probe from others, with the test that holds it
+    Protections(protections::Args),
     /// Build the Debian package, or the static program
     Package(package::Args),
 }
@@ -67,6 +74,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bless(args) => bless::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Docs(args) => docs::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Protections(args) => protections::run(&args),
         Command::Package(args) => package::run(&args),
     }
 }
