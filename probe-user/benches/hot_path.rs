@@ -127,7 +127,8 @@ fn judge_a_signal(bencher: Bencher<'_, '_>, services: usize) {
 
 #[divan::bench]
 fn read_a_recording(bencher: Bencher<'_, '_>) {
-    let name = "../tests/traces/redis.kill_9_leaves_a_stale_socket_and_a_stale_pid_file_known_within_50_ms.jsonl";
+    let name =
+        "../tests/traces/redis.kill_9_leaves_a_stale_socket_and_a_stale_pid_file_known_within_50_ms.jsonl";
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let bytes = fs::read(&file).expect("the recording");
     bencher.counter(BytesCount::of_slice(&bytes)).bench(|| {

@@ -133,10 +133,11 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         acts: acts.clone(),
         metrics,
     });
-    let server = Server::start(api.clone(), listeners, probe.realtime).map_err(|error| DaemonError::System {
-        what: "the API cannot be served",
-        error,
-    })?;
+    let server =
+        Server::start(api.clone(), listeners, probe.realtime).map_err(|error| DaemonError::System {
+            what: "the API cannot be served",
+            error,
+        })?;
     let (tell_config, configs) = watch::channel(Arc::new(config));
     tasks.spawn(units::follow(handle.clone(), configs.clone()));
     tasks.spawn(service_manager::watchdog(handle.clone()));

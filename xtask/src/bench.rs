@@ -62,7 +62,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let programs = ["--bin", "probe", "--bin", "probe-bench"];
     child::show(
         workspace::cargo()
-            .args(["build", "--release", "--package", "probe-user", "--package", "probe-bench"])
+            .args([
+                "build",
+                "--release",
+                "--package",
+                "probe-user",
+                "--package",
+                "probe-bench",
+            ])
             .args(programs),
         BUILD,
     )?;
@@ -72,7 +79,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .arg("measure")
         .args(&args.names)
         .env("PROBE_BIN", built.join("probe"));
-    for (option, file) in [("--json", &args.json), ("--baseline", &args.baseline), ("--from", &args.from)] {
+    for (option, file) in [
+        ("--json", &args.json),
+        ("--baseline", &args.baseline),
+        ("--from", &args.from),
+    ] {
         if let Some(file) = file {
             bench.arg(option).arg(file);
         }
@@ -92,7 +103,14 @@ const ENGINE_HOUR: &str = "engine-hour";
 fn engine_hour() -> anyhow::Result<()> {
     child::show(
         workspace::cargo()
-            .args(["test", "--release", "--package", "probe-user", "--test", "engine_scale"])
+            .args([
+                "test",
+                "--release",
+                "--package",
+                "probe-user",
+                "--test",
+                "engine_scale",
+            ])
             .args(["--", "--nocapture", "--test-threads=1", "--ignored"]),
         BUILD,
     )

@@ -88,7 +88,9 @@ impl Server {
             tokio.shutdown_background();
             _ = tell_ended.send(());
         })?;
-        begun.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
+        begun
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
         Ok(Self { stop, ended })
     }
 

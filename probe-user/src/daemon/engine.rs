@@ -374,9 +374,7 @@ impl Drive {
     fn reload(&mut self, config: Config) -> Result<Changes, String> {
         let before = self.runtime.engine().config().clone();
         let Self { runtime, mouth, .. } = self;
-        runtime
-            .reload(config, mouth)
-            .map_err(|e| e.to_string())?;
+        runtime.reload(config, mouth).map_err(|e| e.to_string())?;
         Ok(Changes::between(&before, self.runtime.engine().config()))
     }
 

@@ -392,7 +392,12 @@ struct OfTask {
     pidfd: u32,
 }
 
-fn run(target: u32, program: &[Instruction], of: Option<u32>, bytes: &mut Vec<u8>) -> Result<(), TaskFilesError> {
+fn run(
+    target: u32,
+    program: &[Instruction],
+    of: Option<u32>,
+    bytes: &mut Vec<u8>,
+) -> Result<(), TaskFilesError> {
     let task = of.map(|pid| OfTask {
         thread: pid,
         process: 0,

@@ -70,7 +70,14 @@ impl Empty {
 
 fn bpf<T>(command: i32, attributes: &T) -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads the structure and what its pointers lead to, which the caller keeps alive; neither has padding.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

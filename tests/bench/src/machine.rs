@@ -19,7 +19,9 @@ impl Machine {
     pub(crate) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpu = text("/proc/cpuinfo");
-        let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+        let model = cpu
+            .lines()
+            .find_map(|l| l.strip_prefix("model name")?.split_once(": "));
         let memory = text("/proc/meminfo");
         let total = memory.lines().find_map(|l| l.strip_prefix("MemTotal:"));
         let kib = total.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());

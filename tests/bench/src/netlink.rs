@@ -33,7 +33,13 @@ struct Question {
 /// How long it takes to ask for one UNIX socket and to be answered.
 pub(crate) fn ask_for(inode: u32) -> anyhow::Result<Samples> {
     // SAFETY: it takes three numbers.
-    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG) };
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            NETLINK_SOCK_DIAG,
+        )
+    };
     ensure!(fd >= 0, "netlink: {}", std::io::Error::last_os_error());
     // SAFETY: it is new, and nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -57,7 +63,12 @@ pub(crate) fn ask_for(inode: u32) -> anyhow::Result<Samples> {
         let began = clock::now();
         // SAFETY: the kernel reads the structure, which has no padding, and fills the buffer, both within their sizes.
         let got = unsafe {
-            let sent = libc::send(fd.as_raw_fd(), (&raw const question).cast(), size_of::<Question>(), 0);
+            let sent = libc::send(
+                fd.as_raw_fd(),
+                (&raw const question).cast(),
+                size_of::<Question>(),
+                0,
+            );
             match sent {
                 0.. => libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0),
                 error => error,
@@ -66,7 +77,10 @@ pub(crate) fn ask_for(inode: u32) -> anyhow::Result<Samples> {
         samples.push(nanos(clock::now().since(began)));
         ensure!(got > 0, "netlink: {}", std::io::Error::last_os_error());
         let kind = u16::from_ne_bytes([answer[4], answer[5]]);
-        ensure!(kind == SOCK_DIAG_BY_FAMILY, "the kernel does not know socket {inode}");
+        ensure!(
+            kind == SOCK_DIAG_BY_FAMILY,
+            "the kernel does not know socket {inode}"
+        );
     }
     Ok(samples)
 }

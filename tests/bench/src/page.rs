@@ -62,18 +62,34 @@ fn page(run: &Run, out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "probe {} on Linux {}, {} × {}, {} MiB. Load average before the run: {}.",
-        machine.probe, machine.kernel, machine.cores, machine.processor, machine.memory_mib, machine.load_before
+        machine.probe,
+        machine.kernel,
+        machine.cores,
+        machine.processor,
+        machine.memory_mib,
+        machine.load_before
     )?;
     writeln!(out, "\n## Aims\n")?;
-    writeln!(out, "| measure | what | aim | measured | |\n| --- | --- | --- | --- | --- |")?;
+    writeln!(
+        out,
+        "| measure | what | aim | measured | |\n| --- | --- | --- | --- | --- |"
+    )?;
     for row in &run.rows {
         for t in &row.targets {
             let sign = if t.met { "met" } else { "**missed**" };
-            writeln!(out, "| {} | {} | {} | {} | {sign} |", row.name, t.what, t.wanted, t.got)?;
+            writeln!(
+                out,
+                "| {} | {} | {} | {} | {sign} |",
+                row.name, t.what, t.wanted, t.got
+            )?;
         }
         if let Some(e) = &row.error {
             let e = e.lines().next().unwrap_or_default().replace('|', "\\|");
-            writeln!(out, "| {} | it could not be measured | | {e} | **missed** |", row.name)?;
+            writeln!(
+                out,
+                "| {} | it could not be measured | | {e} | **missed** |",
+                row.name
+            )?;
         }
     }
     for row in &run.rows {
@@ -85,7 +101,10 @@ fn page(run: &Run, out: &mut String) -> fmt::Result {
 fn section(row: &Row, out: &mut String) -> fmt::Result {
     writeln!(out, "\n## {}\n\n`{}`. {}", row.title, row.name, row.method)?;
     if !row.figures.is_empty() {
-        writeln!(out, "\n| | median | p99 | least | most | samples |\n| --- | --- | --- | --- | --- | --- |")?;
+        writeln!(
+            out,
+            "\n| | median | p99 | least | most | samples |\n| --- | --- | --- | --- | --- | --- |"
+        )?;
     }
     for f in &row.figures {
         let [median, p99, least, most] = [f.median, f.p99, f.least, f.most].map(|v| f.unit.show(v));

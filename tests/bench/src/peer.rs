@@ -23,7 +23,10 @@ pub(crate) fn is_there(program: &str) -> bool {
 
 /// Runs a command to its end and says how long that took, in nanoseconds.
 pub(crate) fn time(command: &mut Command) -> anyhow::Result<f64> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let began = clock::now();
     let status = command
         .status()
@@ -45,7 +48,7 @@ pub(crate) fn lsof(path: &Path) -> Command {
 
 pub(crate) fn fuser(path: &Path) -> Command {
     let mut command = Command::new("fuser");
-    command.arg("--").arg(path);
+    command.arg(path);
     command
 }
 

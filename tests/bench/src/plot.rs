@@ -11,7 +11,12 @@ const SIZE: (u32, u32) = (820, 480);
 
 /// Both axes are logarithmic: what is compared differs by powers of ten.
 pub(crate) fn write(plot: &Plot, file: &Path) -> anyhow::Result<()> {
-    let points = || plot.lines.iter().flat_map(|l| &l.points).filter(|(x, y)| *x > 0.0 && *y > 0.0);
+    let points = || {
+        plot.lines
+            .iter()
+            .flat_map(|l| &l.points)
+            .filter(|(x, y)| *x > 0.0 && *y > 0.0)
+    };
     let range = |of: fn(&(f64, f64)) -> f64| {
         let low = points().map(of).fold(f64::INFINITY, f64::min);
         let high = points().map(of).fold(0.0, f64::max);

@@ -45,7 +45,10 @@ impl Used {
 /// Bytes of the process that are in memory.
 pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .context("VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024.0)
 }
@@ -54,7 +57,12 @@ pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
 pub(crate) fn count() -> usize {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
-        .filter(|e| e.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
+        .filter(|e| {
+            e.file_name()
+                .to_string_lossy()
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+        })
         .count()
 }
 

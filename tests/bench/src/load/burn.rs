@@ -2,7 +2,7 @@
 
 use std::{hint::black_box, thread};
 
-use super::child::{READY, Load, until_told_to_end};
+use super::child::{Load, READY, until_told_to_end};
 
 pub(super) fn play() -> anyhow::Result<()> {
     thread::spawn(|| {

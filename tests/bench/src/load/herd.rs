@@ -35,7 +35,10 @@ fn child<T>(n: usize, make: &impl Fn(usize) -> anyhow::Result<T>, write: Option<
     _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let kept = make(n);
     if let (Err(e), Some(write)) = (&kept, &write) {
-        _ = writeln!(std::fs::File::from(write.try_clone().expect("a descriptor")), "{n}: {e:#}");
+        _ = writeln!(
+            std::fs::File::from(write.try_clone().expect("a descriptor")),
+            "{n}: {e:#}"
+        );
     }
     drop(write);
     loop {

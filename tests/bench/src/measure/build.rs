@@ -24,14 +24,24 @@ pub(super) const MEASURE: Measure = Measure {
 
 fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let [row] = rows else { bail!("one row") };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("the workspace")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .context("the workspace")?;
     let cargo = || {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(root);
         command
     };
     let tree = cargo()
-        .args(["tree", "--locked", "--package", "probe-user", "--edges", "normal,build"])
+        .args([
+            "tree",
+            "--locked",
+            "--package",
+            "probe-user",
+            "--edges",
+            "normal,build",
+        ])
         .args(["--prefix", "none", "--format", "{p}"])
         .output()?;
     ensure!(tree.status.success(), "cargo tree: {}", tree.status);
@@ -46,7 +56,11 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     row.aim_at_most("packages", Unit::Count, packages.len() as f64, 200.0);
 
     let stripped = env::temp_dir().join(format!("probe-stripped-{}", std::process::id()));
-    let status = Command::new("strip").arg("-o").arg(&stripped).arg(probe_binary()).status();
+    let status = Command::new("strip")
+        .arg("-o")
+        .arg(&stripped)
+        .arg(probe_binary())
+        .status();
     let size = match status {
         Ok(status) if status.success() => fs::metadata(&stripped)?.len(),
         _ => bail!("strip (binutils) cannot be run"),
@@ -58,7 +72,17 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let target = env::temp_dir().join(format!("probe-build-{}", std::process::id()));
     let mut build = cargo();
     build
-        .args(["build", "--release", "--locked", "--package", "probe-user", "--jobs", "2", "--quiet", "--target-dir"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "probe-user",
+            "--jobs",
+            "2",
+            "--quiet",
+            "--target-dir",
+        ])
         .arg(&target);
     let began = clock::now();
     let status = build.status();

@@ -55,13 +55,20 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
             lsof.push(peer::time(&mut peer::lsof(&sandbox.path("s0.sock")))?);
         }
         let mut command = Command::new(probe_binary());
-        look.push(peer::time(command.args(["who", "--alone"]).arg(sandbox.path("s0.sock")))?);
+        look.push(peer::time(
+            command.args(["who", "--alone"]).arg(sandbox.path("s0.sock")),
+        )?);
     }
     row.figure(&format!("start → ready, {beside} processes"), Unit::Nanos, &ready);
     row.figure("lsof PATH", Unit::Nanos, &lsof);
     row.aim_at_most("start → ready", Unit::Nanos, ready.median(), 150e6);
     if lsof.len() > 0 {
-        row.aim_ratio("less than one lsof", Better::Higher, Span::of(&lsof, &ready), 40.0);
+        row.aim_ratio(
+            "less than one lsof",
+            Better::Higher,
+            Span::of(&lsof, &ready),
+            40.0,
+        );
     }
     row.floors.push(format!(
         "one pass over all open files in the kernel, with the reading of the kernel's types that it needs (`probe who`): {}",

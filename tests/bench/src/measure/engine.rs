@@ -8,7 +8,8 @@ use probe_user::{
     config::{Config, Service},
     engine::{Effect, Engine},
     event::{
-        Disposition, Event, ProcId, Process, SignalResult, SignalSent, Snapshot, SnapshotReason, TimeSource, What,
+        Disposition, Event, ProcId, Process, SignalResult, SignalSent, Snapshot, SnapshotReason, TimeSource,
+        What,
     },
     signal::Signal,
 };

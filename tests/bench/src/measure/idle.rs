@@ -50,7 +50,10 @@ impl Fleet {
         let exe = sandbox.install(&std::env::current_exe()?, "watched");
         let place = sandbox.path("run");
         fs::create_dir_all(&place)?;
-        let daemons = Load::start(&exe, &["daemons", &place.display().to_string(), &count.to_string()])?;
+        let daemons = Load::start(
+            &exe,
+            &["daemons", &place.display().to_string(), &count.to_string()],
+        )?;
         let config = super::declare_daemons_in(&place, &exe, count);
         Ok(Self {
             daemon: Probed::with(&sandbox, "settle_every = \"1h\"", &config),
@@ -64,7 +67,11 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let [idle, memory] = rows else { bail!("two rows") };
     let few = Fleet::start(FEW)?;
     let monit = match peer::is_there("monit") {
-        true => Some(Monit::of_daemons(&few.sandbox.path("run"), few.sandbox.dir(), FEW)?),
+        true => Some(Monit::of_daemons(
+            &few.sandbox.path("run"),
+            few.sandbox.dir(),
+            FEW,
+        )?),
         false => {
             idle.skipped.push("monit is not installed".into());
             None
@@ -82,7 +89,8 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let resident = process::resident(many.daemon.pid())?;
     memory.value("10,000 services", Unit::Bytes, resident);
     memory.aim_at_most("10,000 services", Unit::Bytes, resident, 40.0 * 1_048_576.0);
-    idle.floors.push("a process that sleeps in epoll_wait: nothing".into());
+    idle.floors
+        .push("a process that sleeps in epoll_wait: nothing".into());
     Ok(())
 }
 
@@ -96,9 +104,18 @@ fn look(row: &mut Row, few: &Fleet, monit: Option<&Monit>, when: &str) -> anyhow
     let (own_after, of_monit_after) = read()?;
     let switches = own_after.switches - own.switches;
     let percent = own_after.percent_since(&own);
-    row.value(&format!("probe, {when}: times a thread ran"), Unit::Count, switches as f64);
+    row.value(
+        &format!("probe, {when}: times a thread ran"),
+        Unit::Count,
+        switches as f64,
+    );
     row.value(&format!("probe, {when}: of one core"), Unit::Percent, percent);
-    row.aim(&format!("wake-ups, {when}"), "none", &switches.to_string(), switches == 0);
+    row.aim(
+        &format!("wake-ups, {when}"),
+        "none",
+        &switches.to_string(),
+        switches == 0,
+    );
     row.aim_at_most(&format!("of one core, {when}"), Unit::Percent, percent, 0.05);
     if let (Some(before), Some(after)) = (of_monit, of_monit_after) {
         let theirs = after.percent_since(&before);

@@ -65,7 +65,9 @@ struct Found {
 }
 
 fn run(rows: &mut [Row]) -> anyhow::Result<()> {
-    let [event, verified] = rows else { bail!("two rows") };
+    let [event, verified] = rows else {
+        bail!("two rows")
+    };
     let scene = Scene::new()?;
     let mut quiet = Found::default();
     let peers = Peers::start(&scene, event)?;
@@ -83,13 +85,28 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     }
     drop(burning);
 
-    event.figure("kernel → read by the watcher, cores busy", Unit::Nanos, &busy.event);
-    event.figure("kill → read by the watcher, cores busy", Unit::Nanos, &busy.event_from_kill);
-    event.figure("kill → read by the watcher, beside monit and lsof", Unit::Nanos, &quiet.event_from_kill);
+    event.figure(
+        "kernel → read by the watcher, cores busy",
+        Unit::Nanos,
+        &busy.event,
+    );
+    event.figure(
+        "kill → read by the watcher, cores busy",
+        Unit::Nanos,
+        &busy.event_from_kill,
+    );
+    event.figure(
+        "kill → read by the watcher, beside monit and lsof",
+        Unit::Nanos,
+        &quiet.event_from_kill,
+    );
     event.figure("kill → noticed by monit", Unit::Nanos, &quiet.monit);
     event.figure("kill → noticed by lsof each second", Unit::Nanos, &quiet.lsof);
     event.aim_at_most("p99, cores busy", Unit::Nanos, busy.event.p99(), 150e3);
-    for (what, peer) in [("sooner than monit", &quiet.monit), ("sooner than lsof", &quiet.lsof)] {
+    for (what, peer) in [
+        ("sooner than monit", &quiet.monit),
+        ("sooner than lsof", &quiet.lsof),
+    ] {
         if peer.len() > 0 {
             let span = Span::of(peer, &quiet.event_from_kill);
             event.aim_ratio(what, Better::Higher, span, 2000.0);
@@ -104,7 +121,11 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
 
     verified.figure("kill → finding read, cores busy", Unit::Nanos, &busy.finding);
     verified.figure("kill → pidfd, cores busy", Unit::Nanos, &busy.pidfd);
-    verified.figure("kill → finding read, beside monit and lsof", Unit::Nanos, &quiet.finding);
+    verified.figure(
+        "kill → finding read, beside monit and lsof",
+        Unit::Nanos,
+        &quiet.finding,
+    );
     verified.aim_at_most("p99, cores busy", Unit::Nanos, busy.finding.p99(), 500e3);
     let (above, below) = (busy.finding.p99(), busy.pidfd.p99());
     verified.ratio(
@@ -112,7 +133,12 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
         Better::Lower,
         Span::of_pairs(&busy.finding, &busy.pidfd),
     );
-    verified.aim_ratio("finding / bare pidfd wait, p99", Better::Lower, Span::exactly(above / below), 2.0);
+    verified.aim_ratio(
+        "finding / bare pidfd wait, p99",
+        Better::Lower,
+        Span::exactly(above / below),
+        2.0,
+    );
     Ok(())
 }
 
@@ -173,8 +199,9 @@ impl Scene {
     fn kill(&self, found: &mut Found, peers: Option<&Peers>) -> anyhow::Result<()> {
         let victim = Load::start(&self.exe, &["listener", &self.path.display().to_string()])?;
         let pid = victim.pid();
-        self.watcher
-            .wait("that it is ready", |s| s.is("event", "ready") && s.line["process"]["pid"] == pid)?;
+        self.watcher.wait("that it is ready", |s| {
+            s.is("event", "ready") && s.line["process"]["pid"] == pid
+        })?;
         if let Some(peers) = peers {
             peers.expect_alive(&self.sandbox, pid)?;
         }
@@ -220,7 +247,10 @@ impl PidfdWait {
             let wait = || -> anyhow::Result<Nanos> {
                 process::prefer_this_thread()?;
                 _ = begin.send(());
-                poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+                poll(
+                    &mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)],
+                    PollTimeout::NONE,
+                )?;
                 Ok(clock::now())
             };
             _ = tell.send(wait());
@@ -272,7 +302,9 @@ impl Peers {
 
     fn noticed(&self, killed: Nanos, found: &mut Found) -> anyhow::Result<()> {
         if let Some(monit) = &self.monit {
-            found.monit.push(nanos(monit.wait_for_health(false)?.since(killed)));
+            found
+                .monit
+                .push(nanos(monit.wait_for_health(false)?.since(killed)));
         }
         if let Some(lsof) = &self.lsof {
             found.lsof.push(nanos(lsof.wait(false)?.since(killed)));

@@ -41,7 +41,11 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for size in SIZES {
         let cost = measure(size)?;
-        row.figure(&format!("CPU an event, {size} services"), Unit::Nanos, &cost.event);
+        row.figure(
+            &format!("CPU an event, {size} services"),
+            Unit::Nanos,
+            &cost.event,
+        );
         row.figure(&format!("start, {size} services"), Unit::Nanos, &cost.start);
         row.figure(&format!("reload, {size} services"), Unit::Nanos, &cost.reload);
         all.push((size, cost));
@@ -49,13 +53,29 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let (Some((_, least)), Some((_, most))) = (all.first(), all.last()) else {
         bail!("nothing was measured")
     };
-    row.aim_ratio("cost of an event", Better::Lower, Span::of(&most.event, &least.event), 1.2);
+    row.aim_ratio(
+        "cost of an event",
+        Better::Lower,
+        Span::of(&most.event, &least.event),
+        1.2,
+    );
     // Linear: what comes for each service, over what it was for the step before.
-    let [.., (a, before), (b, last)] = &all[..] else { bail!("three sizes") };
+    let [.., (a, before), (b, last)] = &all[..] else {
+        bail!("three sizes")
+    };
     let each = |size: usize, cost: &Cost| (cost.start.median() - least.start.median()) / size as f64;
     let linear = each(*b, last) / each(*a, before);
-    row.aim_ratio("start for each service, 10,000 / 1,000", Better::Lower, Span::exactly(linear), 1.2);
-    row.ratio("reload, 10,000 / 10 services", Better::Lower, Span::of(&most.reload, &least.reload));
+    row.aim_ratio(
+        "start for each service, 10,000 / 1,000",
+        Better::Lower,
+        Span::exactly(linear),
+        1.2,
+    );
+    row.ratio(
+        "reload, 10,000 / 10 services",
+        Better::Lower,
+        Span::of(&most.reload, &least.reload),
+    );
     let parse = parse(SIZES[SIZES.len() - 1])?;
     row.floors.push(format!(
         "a reload reads and checks all files of the configuration first: {} for 10,000 services (`probe config check`)",
@@ -93,7 +113,7 @@ fn config(sandbox: &Sandbox, size: usize, changed: usize) -> String {
     for n in 0..size - 1 {
         let path = sandbox.path(&format!("s{n}")).display().to_string();
         text.push_str(&format!(
-            "[[service]]\nname = \"s{n}\"\nexe = \"{path}\"\nlisten = [\"unix:{path}.sock\"]\npid_file = \"{path}.pid\"\nexpected = false\n"
+            "[[service]]\nname = \"s{n}\"\nlisten = [\"unix:{path}\"]\nexpected = false\n"
         ));
     }
     text + &format!(
@@ -105,7 +125,10 @@ fn config(sandbox: &Sandbox, size: usize, changed: usize) -> String {
 fn measure(size: usize) -> anyhow::Result<Cost> {
     let sandbox = Sandbox::new();
     let exe = sandbox.install(&std::env::current_exe()?, "target");
-    let target = Load::start(&exe, &["storm", &sandbox.path("target.sock").display().to_string(), "0"])?;
+    let target = Load::start(
+        &exe,
+        &["storm", &sandbox.path("target.sock").display().to_string(), "0"],
+    )?;
     let mut daemon = Probed::with(&sandbox, "settle_every = \"1h\"", &config(&sandbox, size, 15));
     let mut cost = Cost {
         event: Samples::default(),

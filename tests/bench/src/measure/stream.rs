@@ -159,7 +159,10 @@ impl Client {
             let mut buffer = vec![0; 256 * 1024];
             while let Ok(n @ 1..) = output.read(&mut buffer) {
                 let piece = &buffer[..n];
-                lines.fetch_add(piece.iter().filter(|b| **b == b'\n').count() as u64, Ordering::Relaxed);
+                lines.fetch_add(
+                    piece.iter().filter(|b| **b == b'\n').count() as u64,
+                    Ordering::Relaxed,
+                );
                 // Rare, and then at most one that lies across two pieces is not counted; its line is, and is one too many.
                 let gone = piece.windows(13).filter(|w| *w == b"\"type\":\"lost\"").count();
                 lost.fetch_add(gone as u64, Ordering::Relaxed);
@@ -203,7 +206,9 @@ impl Served {
         let (tell, told) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(serve(config, tell, ended))
         });
         let stream = told.recv_timeout(PATIENCE).context("it does not serve")?;
@@ -226,7 +231,11 @@ impl Served {
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn serve(config: Config, tell: mpsc::Sender<Stream>, ended: oneshot::Receiver<()>) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    tell: mpsc::Sender<Stream>,
+    ended: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
     let stream = Stream::new("bench", Limits::default());
     let listeners = Listeners::open(&config.probe)?;
     let (store, _) = Store::open(Path::new(&config.probe.state_dir), config.probe.retention)?;

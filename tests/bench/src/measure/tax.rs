@@ -79,7 +79,11 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
         Work::new("getpid", syscalls::getpid, Aim::Nothing),
         Work::new("read of one byte", syscalls::read, Aim::Nothing),
         Work::new("dup + close", syscalls::close, Aim::Nothing),
-        Work::new("UNIX socket + bind + listen + close, undeclared", syscalls::unix, Aim::None),
+        Work::new(
+            "UNIX socket + bind + listen + close, undeclared",
+            syscalls::unix,
+            Aim::None,
+        ),
         Work::new("kill between strangers", syscalls::kill, Aim::Nanos(120.0)),
         Work::new("fork + exit + wait", syscalls::fork, Aim::Percent(1.0)),
         Work::new("fork + exec + exit + wait", syscalls::exec, Aim::Percent(1.0)),
@@ -95,7 +99,10 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
             work.beside.push((work.run)(&place)?);
         }
         daemon.stop();
-        let empty: Vec<Empty> = TRACEPOINTS.iter().map(|t| Empty::at(t)).collect::<Result<_, _>>()?;
+        let empty: Vec<Empty> = TRACEPOINTS
+            .iter()
+            .map(|t| Empty::at(t))
+            .collect::<Result<_, _>>()?;
         for work in &mut all {
             work.empty.push((work.run)(&place)?);
         }
@@ -105,7 +112,8 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     for work in &all {
         tell(row, work);
     }
-    servers(row, &sandbox)
+    drop(daemon);
+    servers(row, &Sandbox::new())
 }
 
 fn tell(row: &mut Row, work: &Work) {
@@ -164,7 +172,12 @@ fn servers(row: &mut Row, sandbox: &Sandbox) -> anyhow::Result<()> {
         row.figure(&format!("{name}, beside probe"), Unit::PerSecond, beside);
         let span = Span::of_pairs(beside, without);
         row.ratio(&format!("{name}, requests"), Better::Higher, span);
-        let got = format!("{:+.2} % ({:+.1} … {:+.1} %)", (span.value - 1.0) * 100.0, (span.low - 1.0) * 100.0, (span.high - 1.0) * 100.0);
+        let got = format!(
+            "{:+.2} % ({:+.1} … {:+.1} %)",
+            (span.value - 1.0) * 100.0,
+            (span.low - 1.0) * 100.0,
+            (span.high - 1.0) * 100.0
+        );
         row.aim(name, "≥ -0.5 %", &got, span.value >= 0.995 || span.high >= 1.0);
     }
     Ok(())

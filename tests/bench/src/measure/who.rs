@@ -58,12 +58,17 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let sandbox = Sandbox::new();
     let exe = sandbox.install(&std::env::current_exe()?, "served");
     let path = sandbox.path("served.sock");
-    let config = format!("[[service]]\nname = \"served\"\nexe = {exe:?}\nlisten = [\"unix:{}\"]\n", path.display());
+    let config = format!(
+        "[[service]]\nname = \"served\"\nexe = {exe:?}\nlisten = [\"unix:{}\"]\n",
+        path.display()
+    );
     let _served = Load::start(&exe, &["listener", &path.display().to_string()])?;
     let daemon = Probed::start(&sandbox, &config);
     let mut all = Vec::new();
+    // Those of the size before end in their own time.
+    let others = process::count();
     for size in SIZES {
-        let more = size.saturating_sub(process::count()).to_string();
+        let more = size.saturating_sub(others).to_string();
         let _bystanders = Load::own(&["bystanders", &more, &DESCRIPTORS.to_string()])?;
         let beside = process::count();
         all.push((beside, ask_all(&path, &daemon)?));

@@ -62,17 +62,41 @@ fn nginx(sandbox: &Sandbox) -> anyhow::Result<Server> {
     );
     fs::write(directory.join("nginx.conf"), text)?;
     let mut command = Command::new(&exe);
-    command.arg("-c").arg(directory.join("nginx.conf")).arg("-p").arg(&directory);
-    Server::start("nginx", exe, command, port, b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+    command
+        .arg("-c")
+        .arg(directory.join("nginx.conf"))
+        .arg("-p")
+        .arg(&directory);
+    Server::start(
+        "nginx",
+        exe,
+        command,
+        port,
+        b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n",
+    )
 }
 
 fn redis(sandbox: &Sandbox) -> anyhow::Result<Server> {
     let port = free_port();
     let exe = sandbox.install("/usr/bin/redis-server".as_ref(), "redis.bin");
     let mut command = Command::new(&exe);
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
+    command.args([
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--port",
+    ]);
     command.arg(port.to_string()).arg("--dir").arg(sandbox.dir());
-    Server::start("redis", exe, command, port, b"*2\r\n$4\r\nECHO\r\n$5\r\nhello\r\n")
+    Server::start(
+        "redis",
+        exe,
+        command,
+        port,
+        b"*2\r\n$4\r\nECHO\r\n$5\r\nhello\r\n",
+    )
 }
 
 impl Server {
@@ -83,7 +107,10 @@ impl Server {
         port: u16,
         question: &[u8],
     ) -> anyhow::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let child = command.spawn().with_context(|| format!("start {name}"))?;
         let mut server = Self {
             name,
@@ -93,7 +120,9 @@ impl Server {
             answer: 0,
             child,
         };
-        until(&format!("{name} listens"), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        until(&format!("{name} listens"), || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
         // Each answer is as long as the first.
         let mut client = server.connect()?;
         client.write_all(question)?;
