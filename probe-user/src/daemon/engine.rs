@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::ask::{Ask, AskError, Changes, Picture};
+use super::{
+    ask::{Ask, AskError, Changes, Picture},
+    takeover,
+};
 use crate::{
     clock::{self, Nanos},
     config::{Config, Service},
@@ -308,6 +311,10 @@ impl Drive {
             lost: BTreeMap::new(),
         };
         runtime.begin(&mut mouth);
+        if let Some(action) = takeover::action(&runtime, &mouth.lost) {
+            tracing::info!("{}", action.summary);
+            mouth.said.push(Said::Action(Box::new(action)));
+        }
         mouth.flush();
         let mut drive = Self {
             runtime,
@@ -404,6 +411,7 @@ impl Drive {
             lost: self.mouth.lost.clone(),
             tier: plan.tiers(),
             records: self.runtime.kernel().records(),
+            pinned: self.runtime.kernel().pinned(),
             services,
         })
     }
