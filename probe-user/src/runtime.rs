@@ -107,6 +107,8 @@ pub struct Runtime {
     read_pid_files: BTreeSet<PidFile>,
     looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
+    /// Something happened since they were last asked for.
+    mains_may_differ: bool,
     /// How many looks at once are left.
     follow_rounds: usize,
     count_losses_at: Option<Nanos>,
@@ -192,6 +194,7 @@ impl Runtime {
             read_pid_files: BTreeSet::new(),
             looks: BTreeSet::new(),
             resync: None,
+            mains_may_differ: true,
             follow_rounds: 0,
             count_losses_at: None,
             more: false,

@@ -25,7 +25,7 @@ pub(crate) enum Role {
     /// One process that never rests.
     Burn,
     /// Forks children that end at once; signals arrive, and are caught.
-    Storm { path: PathBuf, forks: usize },
+    Storm { path: PathBuf, seconds: u64 },
 }
 
 impl Role {
@@ -38,7 +38,7 @@ impl Role {
             Self::Daemons { directory, count } => daemons::play(directory, *count),
             Self::Listener { path } => listener::play(path),
             Self::Burn => burn::play(),
-            Self::Storm { path, forks } => storm::play(path, *forks),
+            Self::Storm { path, seconds } => storm::play(path, *seconds),
         }
     }
 }

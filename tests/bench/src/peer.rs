@@ -48,7 +48,7 @@ pub(crate) fn lsof(path: &Path) -> Command {
 
 pub(crate) fn fuser(path: &Path) -> Command {
     let mut command = Command::new("fuser");
-    command.arg("--").arg(path);
+    command.arg(path);
     command
 }
 

@@ -47,17 +47,22 @@ impl Load {
     }
 
     pub(crate) fn expect(&mut self, what: &str) -> anyhow::Result<()> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        ensure!(line.trim_end() == what, "expected {what:?}, it said {line:?}");
+        let line = self.line()?;
+        ensure!(line == what, "expected {what:?}, it said {line:?}");
         Ok(())
     }
 
-    /// Whether the line that it says last has come; waits for nothing.
-    pub(crate) fn has_said(&self, what: &str) -> bool {
+    /// Whether a line has come; waits for nothing.
+    pub(crate) fn has_spoken(&self) -> bool {
         let mut fds = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
-        let readable = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0);
-        readable || self.output.buffer().starts_with(what.as_bytes())
+        !self.output.buffer().is_empty() || poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+    }
+
+    /// The next line.
+    pub(crate) fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
     }
 
     pub(crate) fn pid(&self) -> u32 {

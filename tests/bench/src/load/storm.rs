@@ -1,6 +1,6 @@
 //! A daemon that forks children which end at once, while signals come.
 
-use std::{os::unix::net::UnixListener, path::Path};
+use std::{os::unix::net::UnixListener, path::Path, time::Duration};
 
 use anyhow::Context;
 use nix::{
@@ -10,6 +10,7 @@ use nix::{
     },
     unistd::{ForkResult, fork},
 };
+use probe_user::clock;
 
 use super::child::{Load, READY, until_told_to_end};
 
@@ -18,7 +19,7 @@ pub(crate) const BEGIN: rustix::process::Signal = rustix::process::Signal::USR2;
 
 extern "C" fn caught(_: libc::c_int) {}
 
-pub(super) fn play(path: &Path, forks: usize) -> anyhow::Result<()> {
+pub(super) fn play(path: &Path, seconds: u64) -> anyhow::Result<()> {
     let _listener = UnixListener::bind(path)?;
     let action = SigAction::new(SigHandler::Handler(caught), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler does nothing.
@@ -27,22 +28,23 @@ pub(super) fn play(path: &Path, forks: usize) -> anyhow::Result<()> {
     begin.thread_block()?;
     println!("{READY}");
     begin.wait()?;
-    for _ in 0..forks {
+    let end = clock::now() + Duration::from_secs(seconds);
+    let mut forks = 0_u64;
+    while clock::now() < end {
         // SAFETY: the child does nothing but end.
         match unsafe { fork() }.context("fork")? {
             // SAFETY: it ends at once.
             ForkResult::Child => unsafe { libc::_exit(0) },
             ForkResult::Parent { child } => waitpid(child, None).context("wait")?,
         };
+        forks += 1;
     }
-    println!("{DONE}");
+    println!("{forks}");
     until_told_to_end();
     Ok(())
 }
 
-const DONE: &str = "done";
-
-/// Whether it has forked all of its children.
+/// Whether its time is over.
 pub(crate) fn is_done(load: &Load) -> bool {
-    load.has_said(DONE)
+    load.has_spoken()
 }

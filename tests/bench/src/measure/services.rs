@@ -113,7 +113,7 @@ fn config(sandbox: &Sandbox, size: usize, changed: usize) -> String {
     for n in 0..size - 1 {
         let path = sandbox.path(&format!("s{n}")).display().to_string();
         text.push_str(&format!(
-            "[[service]]\nname = \"s{n}\"\nexe = \"{path}\"\nlisten = [\"unix:{path}.sock\"]\npid_file = \"{path}.pid\"\nexpected = false\n"
+            "[[service]]\nname = \"s{n}\"\nlisten = [\"unix:{path}\"]\nexpected = false\n"
         ));
     }
     text + &format!(

@@ -112,7 +112,8 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     for work in &all {
         tell(row, work);
     }
-    servers(row, &sandbox)
+    drop(daemon);
+    servers(row, &Sandbox::new())
 }
 
 fn tell(row: &mut Row, work: &Work) {

@@ -65,8 +65,10 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let _served = Load::start(&exe, &["listener", &path.display().to_string()])?;
     let daemon = Probed::start(&sandbox, &config);
     let mut all = Vec::new();
+    // Those of the size before end in their own time.
+    let others = process::count();
     for size in SIZES {
-        let more = size.saturating_sub(process::count()).to_string();
+        let more = size.saturating_sub(others).to_string();
         let _bystanders = Load::own(&["bystanders", &more, &DESCRIPTORS.to_string()])?;
         let beside = process::count();
         all.push((beside, ask_all(&path, &daemon)?));
