@@ -13,6 +13,7 @@ mod realtime;
 mod service_manager;
 mod state;
 mod stop;
+mod takeover;
 mod units;
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
@@ -34,7 +35,7 @@ use crate::{
     clock::{self, Nanos},
     config::{Config, TierChoice, load::ConfigError},
     history::{Store, StoreError, exporter},
-    kernel::{LoadOptions, Tier},
+    kernel::{LoadOptions, PinOptions, Tier},
     metrics::{self, Metrics, Timings},
     silence::book::Book,
     sources::process,
@@ -112,6 +113,11 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         realtime: probe.realtime,
         load: LoadOptions {
             tier: options.tier.or(tier(probe.tier)),
+            ring_bytes: probe.ring_bytes(),
+            pins: probe.pins().map(|directory| PinOptions {
+                directory,
+                keep: probe.keep_pinned,
+            }),
             ..LoadOptions::default()
         },
         timings,

@@ -92,6 +92,14 @@ fn ephemeral_ports() -> (u16, u16) {
     }
 }
 
+/// Nobody may open what systemd mounts over paths that a unit is not to reach: `/run/systemd/inaccessible/sock`.
+fn is_placeholder(socket: &fs::DirEntry) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    socket
+        .metadata()
+        .is_ok_and(|m| m.permissions().mode() & 0o777 == 0)
+}
+
 /// A bounded walk that follows no link and enters no file system that may hang.
 struct Walk {
     left: usize,
@@ -135,7 +143,9 @@ impl Walk {
             // From the directory itself, without a look at the file.
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_socket() {
-                self.sockets.push(path);
+                if !is_placeholder(&entry) {
+                    self.sockets.push(path);
+                }
             } else if kind.is_dir() && depth < DEPTH && !self.foreign.contains(&path) {
                 self.directory(&path, depth + 1);
             } else if kind.is_file()

@@ -202,6 +202,7 @@ impl Engine {
                 generation,
                 main,
             } => self.on_remembered(&service, generation, main),
+            What::Followed { process } => self.on_followed(process),
             What::GaveUp { service, attempts } => self.on_gave_up(&service, attempts),
             What::Timer => {}
         }

@@ -522,6 +522,10 @@ pub enum What {
         /// The last of them, where it was of this boot: if it still lives, that life goes on.
         main: Option<ProcId>,
     },
+    /// It is followed since an earlier run of probe, and lives. To be told before what happened in between.
+    Followed {
+        process: Process,
+    },
     /// probe's own healing of a service has stopped trying after so many attempts in a row that did not help; `None`: it
     /// would try again.
     GaveUp {

@@ -8,15 +8,17 @@ mod iterators;
 mod load;
 mod maps;
 pub mod offsets;
+pub mod pins;
 pub mod plan;
 mod ring;
 mod task_files;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ffi::OsStr,
     fs,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -24,9 +26,9 @@ use std::{
 };
 
 use aya::{
-    Ebpf,
+    Btf, Ebpf,
     maps::RingBuf,
-    programs::{FExit, Program, fexit::FExitLinkId},
+    programs::{FExit, Program, ProgramError, fexit::FExitLinkId, links::FdLink},
 };
 use aya_log::EbpfLogger;
 
@@ -38,6 +40,7 @@ pub use self::{
     iterators::Iterators,
     load::{LoadError, LoadOptions, LogLevel, LogLevelError},
     maps::{MapsError, PastProcess, Wanted},
+    pins::{PinError, PinOptions, Predecessor},
     plan::{Plan, Tier},
     ring::Ring,
     task_files::{TaskFiles, TaskFilesError},
@@ -61,10 +64,47 @@ pub struct Kernel {
     reported_misses: BTreeMap<String, u64>,
     /// Whether and how [`Self::follow_changers`] is attached.
     changers: Vec<(&'static str, FExitLinkId)>,
+    /// Of programs that end with this process.
+    _links: Vec<FdLink>,
+    pins: Option<pins::Pins>,
+    /// Programs whose links are pinned, by name.
+    pinned: Vec<(&'static str, OwnedFd)>,
+    is_pinned: bool,
+    why_not_pinned: Option<String>,
+    taken_over: Option<TakenOver>,
+    /// What was lost while no daemon ran, beyond what the counters tell.
+    lost_before: Vec<(String, u64)>,
 }
 
-/// Programs of [`Kernel::follow_changers`].
-const CHANGERS: [&str; 2] = ["fexit_inode_unlink", "fexit_inode_rename"];
+/// What an earlier daemon had left in the kernel.
+#[derive(Debug, Default)]
+pub struct TakenOver {
+    /// Its programs and maps go on as they were.
+    pub adopted: bool,
+    /// Generations of another build, drained and removed.
+    pub predecessors: Vec<Predecessor>,
+    /// Programs that were not attached in between.
+    pub reattached: Vec<&'static str>,
+    /// Why what was there could not be gone on with.
+    pub unfit: Option<String>,
+    /// Pids that the programs have followed.
+    pub supervised: BTreeSet<u32>,
+}
+
+/// Whether what is attached outlives this process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pinned {
+    /// Where it is pinned. `None`: it is not.
+    pub directory: Option<PathBuf>,
+    /// Why it is not, or not all of it.
+    pub why_not: Option<String>,
+}
+
+/// Programs of [`Kernel::follow_changers`], and where they are attached.
+const CHANGERS: [(&str, &str); 2] = [
+    ("fexit_inode_unlink", "security_inode_unlink"),
+    ("fexit_inode_rename", "security_inode_rename"),
+];
 
 impl Kernel {
     /// Loads and attaches every hook that this kernel takes; [`Self::plan`] tells which. Nothing is reported before
@@ -74,10 +114,72 @@ impl Kernel {
     /// If a hook without which probe sees nothing can't be attached, or if nothing can be loaded at all.
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
         let facts = Facts::gather();
-        let (mut ebpf, plan) = load::load(options, &facts)?;
+        let load::Loaded {
+            mut ebpf,
+            plan,
+            links,
+            mut pins,
+            not_pinned,
+            reattached,
+        } = load::load(options, &facts)?;
         let mut maps = maps::Maps::take(&mut ebpf)?;
         // Until now both told of the same listeners; nobody has declared any yet.
         maps.control(CONTROL_INET_LISTEN, plan.is_attached("fexit_inet_listen"))?;
+        let mut why_not_pinned = not_pinned.map(|e| e.to_string());
+        let mut taken_over = None;
+        let (mut inherited, mut since, mut lost_before) = (VecDeque::new(), Nanos::ZERO, Vec::new());
+        let mut pinned = Vec::new();
+        if let Some(held) = &mut pins {
+            let mut predecessors = match held.predecessors(&mut maps) {
+                Ok(predecessors) => predecessors,
+                Err(error) => {
+                    why_not_pinned = Some(error.to_string());
+                    Vec::new()
+                }
+            };
+            for left in &mut predecessors {
+                inherited.extend(std::mem::take(&mut left.records));
+                since = since.max(left.until);
+                lost_before.append(&mut left.lost);
+                if left.unreadable > 0 {
+                    lost_before.push(("upgrade".to_owned(), left.unreadable));
+                }
+            }
+            lost_before.extend(
+                reattached
+                    .iter()
+                    .map(|program| (format!("detached:{program}"), 1)),
+            );
+            if held.unfit().is_some() {
+                lost_before.push(("pins".to_owned(), 1));
+            }
+            pinned = held.programs();
+            if let Err(error) = held.tidy() {
+                why_not_pinned = Some(error.to_string());
+            }
+            if held.adopted() || !predecessors.is_empty() || held.unfit().is_some() {
+                taken_over = Some(TakenOver {
+                    adopted: held.adopted(),
+                    predecessors,
+                    reattached,
+                    unfit: held.unfit().map(ToString::to_string),
+                    supervised: maps.supervised(),
+                });
+            }
+            let unpinned: Vec<String> = held
+                .unpinned()
+                .map(|(program, why)| format!("{program}: {why}"))
+                .collect();
+            if held.keeps() && !unpinned.is_empty() {
+                why_not_pinned = Some(unpinned.join("; "));
+            }
+        }
+        let mut reported_misses = BTreeMap::new();
+        if taken_over.as_ref().is_some_and(|t| t.adopted) {
+            let told =
+                |(name, _): &(&'static str, _)| ((*name).to_owned(), maps.told(&format!("recursion:{name}")));
+            reported_misses.extend(pinned.iter().map(told));
+        }
         let wanted = maps::WantedInodes::take(&mut ebpf)?;
         let events = ebpf.take_map("EVENTS").ok_or(MapsError::Absent("EVENTS"))?;
         let buffer = RingBuf::try_from(events).map_err(|source| MapsError::Refused {
@@ -98,13 +200,22 @@ impl Kernel {
                 wanted,
             });
         Ok(Self {
-            reported_misses: BTreeMap::new(),
+            reported_misses,
             changers: Vec::new(),
+            _links: links,
+            pins,
+            pinned,
+            is_pinned: true,
+            why_not_pinned,
+            taken_over,
+            lost_before,
             reported_undecoded: 0,
             ring: Some(Ring {
                 buffer,
                 undecoded: Arc::clone(&undecoded),
                 size: options.ring_bytes,
+                inherited,
+                since,
             }),
             ebpf,
             facts,
@@ -122,6 +233,43 @@ impl Kernel {
 
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What an earlier daemon had left in the kernel. `None`: nothing.
+    pub fn taken_over(&self) -> Option<&TakenOver> {
+        self.taken_over.as_ref()
+    }
+
+    /// Whether what is attached outlives this process.
+    pub fn pinned(&self) -> Pinned {
+        let kept = self.pins.as_ref().filter(|p| p.keeps() && self.is_pinned);
+        Pinned {
+            directory: kept.map(|p| p.path().to_owned()),
+            why_not: self.why_not_pinned.clone(),
+        }
+    }
+
+    /// Looks whether everything is still pinned, and pins it anew where it is not: bpffs can be unmounted.
+    pub fn renew_pins(&mut self) {
+        let Some(pins) = self.pins.as_mut().filter(|p| p.keeps()) else {
+            return;
+        };
+        match pins.renew() {
+            Ok(renewed) => {
+                if renewed {
+                    tracing::warn!("everything is pinned anew in {}", pins.path().display());
+                }
+                if !std::mem::replace(&mut self.is_pinned, true) {
+                    self.why_not_pinned = None;
+                }
+            }
+            Err(error) => {
+                if std::mem::replace(&mut self.is_pinned, false) {
+                    tracing::warn!("a restart of probe would not see what happens meanwhile: {error}");
+                }
+                self.why_not_pinned = Some(error.to_string());
+            }
+        }
     }
 
     /// `None` where the kernel does not take them, and after the first call.
@@ -149,7 +297,8 @@ impl Kernel {
     /// decoded (`decode`), and trampolines that are not called any more because somebody set kernel.ftrace_enabled to 0
     /// (`trampolines`).
     pub fn lost(&mut self) -> Vec<(String, u64)> {
-        let mut lost = self.maps.lost();
+        let mut lost = std::mem::take(&mut self.lost_before);
+        lost.extend(self.maps.lost());
         let undecoded = self.undecoded.load(Ordering::Relaxed);
         if undecoded > self.reported_undecoded {
             lost.push(("decode".to_owned(), undecoded - self.reported_undecoded));
@@ -164,7 +313,9 @@ impl Kernel {
         for (name, now) in self.recursion_misses() {
             let before = self.reported_misses.insert(name.clone(), now).unwrap_or(0);
             if now > before {
-                lost.push((format!("recursion:{name}"), now - before));
+                let source = format!("recursion:{name}");
+                self.maps.tell(&source, now);
+                lost.push((source, now - before));
             }
         }
         lost
@@ -173,8 +324,8 @@ impl Kernel {
     /// How often the kernel's guard against recursion skipped a program, since load. From 5.12.
     fn recursion_misses(&self) -> BTreeMap<String, u64> {
         let ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let misses = |program: &Program| {
-            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+        let misses = |fd: BorrowedFd<'_>| {
+            let fd = fd.as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines()
                 .find_map(|l| l.strip_prefix("recursion_misses:"))?
@@ -182,8 +333,14 @@ impl Kernel {
                 .parse()
                 .ok()
         };
+        let loaded = |program: &Program| misses(program.fd().ok()?.as_fd());
         ebpf.programs()
-            .filter_map(|(name, program)| Some((name.to_owned(), misses(program)?)))
+            .filter_map(|(name, program)| Some((name.to_owned(), loaded(program)?)))
+            .chain(
+                self.pinned
+                    .iter()
+                    .filter_map(|(name, fd)| Some(((*name).to_owned(), misses(fd.as_fd())?))),
+            )
             .collect()
     }
 
@@ -216,7 +373,7 @@ impl Kernel {
     /// every rename of the host, so it is for directories that refuse fanotify only. `false`: this kernel or tier does not
     /// have it.
     pub fn follow_changers(&mut self, on: bool) -> bool {
-        if !CHANGERS.iter().all(|program| self.plan.is_attached(program)) {
+        if !CHANGERS.iter().all(|(program, _)| self.plan.is_attached(program)) {
             return false;
         }
         if on != self.changers.is_empty() {
@@ -227,8 +384,8 @@ impl Kernel {
             drop(fexit(&mut ebpf, name).map(|p| p.detach(link)));
         }
         if on {
-            for name in CHANGERS {
-                match fexit(&mut ebpf, name).map(FExit::attach) {
+            for (name, function) in CHANGERS {
+                match fexit(&mut ebpf, name).map(|program| attach_again(program, function)) {
                     Some(Ok(link)) => self.changers.push((name, link)),
                     refused => tracing::warn!(name, ?refused, "who changes a path stays unknown"),
                 }
@@ -255,6 +412,18 @@ impl Kernel {
 
 fn fexit<'a>(ebpf: &'a mut Ebpf, name: &str) -> Option<&'a mut FExit> {
     ebpf.program_mut(name)?.try_into().ok()
+}
+
+/// Attaches a program that was detached. 5.10 does that only with one that was loaded anew, 6.1 with any.
+fn attach_again(program: &mut FExit, function: &str) -> Result<FExitLinkId, ProgramError> {
+    match program.attach() {
+        Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => {
+            program.unload()?;
+            program.load(function, &Btf::from_sys_fs()?)?;
+            program.attach()
+        }
+        attached => attached,
+    }
 }
 
 /// The lines that the programs log, readable when there are some.

@@ -22,7 +22,7 @@ use crate::{
     clock::{self, Nanos},
     config::Config,
     engine::{Effect, Engine},
-    event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
+    event::{Event, FileId, ProcId, Process, SnapshotReason, TimeSource, What},
     kernel::{Kernel, MapsError, Ring, Wanted},
     metrics::Timings,
     sources::{
@@ -33,7 +33,7 @@ use crate::{
         heartbeat::Heartbeats,
         interpreter,
         observer::Observer,
-        path,
+        path, process,
         root::Rooted,
         socket_names::SocketNames,
         view::Views,
@@ -102,6 +102,8 @@ pub struct Runtime {
     timings: Arc<Timings>,
     /// Bytes of records since the ring was last empty.
     ring_bytes: u64,
+    /// Records that had waited when it began.
+    waited: usize,
 }
 
 /// The identity of each declared executable, for the engine and the trace. A missing file is left out: it may come.
@@ -182,6 +184,7 @@ impl Runtime {
             more: false,
             timings: Arc::default(),
             ring_bytes: 0,
+            waited: 0,
         })
     }
 
@@ -200,9 +203,40 @@ impl Runtime {
         for file in &pid_files {
             self.watch_pid_file(file);
         }
+        self.take_over();
         self.resync = Some(SnapshotReason::Start);
         self.run(sink);
         self.drain(sink);
+    }
+
+    /// What an earlier daemon's programs have told since it ended. The snapshot that follows settles what they did not see.
+    fn take_over(&mut self) {
+        let Some(left) = self.kernel.taken_over() else {
+            return;
+        };
+        let read = |pid: &u32| process::read(*pid).ok().flatten();
+        let mut followed: Vec<Process> = left.supervised.iter().filter_map(read).collect();
+        // Parents before their children.
+        followed.sort_by_key(|p| (p.id.start_ticks, p.id.pid));
+        for process in followed {
+            self.queue.push_back(observed(What::Followed { process }));
+        }
+        // First the losses: what an end meant may be among what is lost.
+        for (source, count) in self.kernel.lost() {
+            self.queue.push_back(observed(What::Lost { source, count }));
+        }
+        while self.queue.len() < QUEUE_LIMIT {
+            let taken = self.take_edges();
+            self.waited += taken;
+            if taken < BATCH {
+                break;
+            }
+        }
+    }
+
+    /// How many records of an earlier daemon's programs had waited.
+    pub fn waited(&self) -> usize {
+        self.waited
     }
 
     /// File descriptors whose readiness means [`Runtime::drain`].
@@ -254,7 +288,8 @@ impl Runtime {
     pub fn tick(&mut self, sink: &mut Sink<'_>) {
         let now = clock::now();
         if self.engine.deadline().is_some_and(|at| at <= now) {
-            self.queue.push_back(observed(What::Timer));
+            // What happened before the deadline is told before it passes.
+            self.tell_level(now, What::Timer);
             self.run(sink);
         }
         if self.count_losses_at.is_some_and(|at| at <= now) {
@@ -268,7 +303,7 @@ impl Runtime {
 
     /// Takes an event of a source that is waited for elsewhere, behind the edges that came before it.
     pub fn tell(&mut self, event: Event, sink: &mut Sink<'_>) {
-        while self.take_edges() == BATCH && self.queue.len() < QUEUE_LIMIT {}
+        self.take_all_edges();
         self.queue.push_back(event);
         self.run(sink);
     }

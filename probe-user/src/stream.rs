@@ -79,6 +79,8 @@ pub enum ActionKind {
     Reload,
     /// The history was set aside, trimmed or could not be written.
     History,
+    /// What an earlier daemon had left in the kernel was gone on with.
+    Takeover,
 }
 
 impl ActionKind {
@@ -90,6 +92,7 @@ impl ActionKind {
             Self::Silence => "silence",
             Self::Reload => "reload",
             Self::History => "history",
+            Self::Takeover => "takeover",
         }
     }
 }

@@ -6,6 +6,8 @@
 mod ask;
 mod attached;
 mod binaries;
+mod bpf;
+mod bpffs;
 mod clock;
 mod control_group;
 mod daemon;
@@ -25,12 +27,15 @@ mod scene;
 pub mod schema;
 mod sentinel;
 mod stage;
+pub mod table;
 mod unit;
 mod watch;
 
 pub use ask::{Output, probe, run};
 pub use attached::Attached;
 pub use binaries::{faulty_binary, probe_binary};
+pub use bpf::{BpfObjects, bpf_objects};
+pub use bpffs::{Bpffs, Objects};
 pub use clock::{Deadline, patience, until, until_within};
 pub use control_group::ControlGroup;
 pub use daemon::{Daemon, Starter};

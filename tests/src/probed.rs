@@ -107,6 +107,26 @@ impl Probed {
         fs::rename(new, &self.config).expect("the configuration");
     }
 
+    /// Changes the `[probe]` table, for the next start.
+    #[track_caller]
+    pub fn rewrite(&mut self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.config).expect("the configuration");
+        assert!(text.contains(from), "{text}");
+        self.head = self.head.replace(from, to);
+        fs::write(&self.config, text.replace(from, to)).expect("the configuration");
+    }
+
+    /// `probe daemon --uninstall`.
+    pub fn uninstall(&self) -> Output {
+        ask::run(ask::probe(&["daemon", "--uninstall", "--config"]).arg(&self.config))
+    }
+
+    /// Its metrics.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        self.http("GET", "/metrics").body
+    }
+
     /// Starts it again after [`Self::kill`] or [`Self::stop`].
     #[track_caller]
     pub fn begin(&mut self) {

@@ -5,7 +5,7 @@ mod deb;
 mod pages;
 mod static_build;
 
-use std::{process::Command, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use crate::{child, workspace};
 
@@ -56,14 +56,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         println!("{}", program.display());
         return Ok(());
     }
-    child::show(&mut args.cargo(), LIMIT)?;
-    pages::write(&workspace::target_dir()?.join(args.directory()).join("probe"))?;
-    let package = deb::build("1", &args.profile)?;
+    let [package, later] = pair(args)?;
     println!("{}", package.display());
     if args.test {
-        // The same program under a later number.
-        let later = deb::build("2", &args.profile)?;
         chroot::test(&package, &later)?;
     }
     Ok(())
+}
+
+/// The package of the program as it is built for tests, and the same program under a later number.
+pub(crate) fn for_tests() -> anyhow::Result<[PathBuf; 2]> {
+    pair(&Args {
+        static_build: false,
+        test: false,
+        profile: "dev".to_owned(),
+    })
+}
+
+fn pair(args: &Args) -> anyhow::Result<[PathBuf; 2]> {
+    child::show(&mut args.cargo(), LIMIT)?;
+    pages::write(&workspace::target_dir()?.join(args.directory()).join("probe"))?;
+    Ok([deb::build("1", &args.profile)?, deb::build("2", &args.profile)?])
 }

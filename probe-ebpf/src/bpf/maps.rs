@@ -75,6 +75,10 @@ pub(super) struct NameScratch {
 #[map]
 pub(super) static NAME_SCRATCH: PerCpuArray<NameScratch> = PerCpuArray::with_max_entries(4, 0);
 
+/// Only for user space: what it has told of losses already, by source. It outlives a reader as the counters do.
+#[map]
+pub(super) static TOLD: HashMap<NameKey, u64> = HashMap::with_max_entries(64, 0);
+
 /// Switches that change while the programs run; see `probe_abi::CONTROL_*`.
 #[map]
 pub(super) static CONTROL: Array<u32> = Array::with_max_entries(CONTROLS, 0);

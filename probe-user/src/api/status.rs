@@ -6,7 +6,7 @@ use super::{
     Api,
     types::{
         EndStatus, FindingStatus, HistoryState, HistoryStatus, ListenerState, ListenerStatus, PidRef,
-        ProbeStatus, ProcessRef, ServiceStatus, Silence, Stopping, Verdict,
+        PinStatus, ProbeStatus, ProcessRef, ServiceStatus, Silence, Stopping, Verdict,
     },
 };
 use crate::{
@@ -156,6 +156,10 @@ impl Api {
             blind: picture.blind.as_ref().map(|f| picture.finding(f)),
             lost: lost.collect::<BTreeMap<_, _>>(),
             tier: picture.tier.clone(),
+            pinned: Some(PinStatus {
+                directory: picture.pinned.directory.as_ref().map(|d| d.display().to_string()),
+                why_not: picture.pinned.why_not.clone(),
+            }),
             loaded_ns: loaded.at,
             reloads: loaded.reloads,
             reload_error: loaded.error,

@@ -267,6 +267,9 @@ pub struct ProbeStatus {
     pub lost: BTreeMap<String, u64>,
     /// How each subject is captured.
     pub tier: BTreeMap<String, String>,
+    /// Whether the programs outlive the daemon. `null`: an older probe answers.
+    #[serde(default)]
+    pub pinned: Option<PinStatus>,
     /// When the configuration was last read, on the boot clock, and how often it was since the daemon began.
     pub loaded_ns: Nanos,
     pub reloads: u64,
@@ -280,6 +283,15 @@ pub struct ProbeStatus {
     /// Those that are not over.
     #[serde(default)]
     pub silences: Vec<Silence>,
+}
+
+/// Whether what happens while no daemon runs is told by the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PinStatus {
+    /// Where programs and maps are pinned. `null`: nowhere.
+    pub directory: Option<String>,
+    /// Why they are not, or not all of them.
+    pub why_not: Option<String>,
 }
 
 /// How the history does.

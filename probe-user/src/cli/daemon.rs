@@ -29,6 +29,10 @@ pub(crate) struct Daemon {
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
 
+    /// Remove the programs and maps that an earlier daemon has left in the kernel, and end. No daemon may run
+    #[arg(long)]
+    pub(crate) uninstall: bool,
+
     /// How events are captured, in place of the configuration's `tier`
     #[arg(long, value_enum, default_value_t = TierChoice::Auto, value_name = "TIER")]
     pub(crate) tier: TierChoice,

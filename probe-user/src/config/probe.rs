@@ -1,6 +1,6 @@
 //! The `[probe]` table.
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -22,8 +22,15 @@ pub struct Probe {
     pub state_dir: String,
     /// How events are to be captured.
     pub tier: TierChoice,
-    /// Programs and maps stay in the kernel over a restart of the daemon.
+    /// Programs and maps stay in the kernel over a restart of the daemon, and go on collecting until the next one reads what
+    /// happened. They stay after a stop too: `probe daemon --uninstall` removes them.
     pub keep_pinned: bool,
+    /// Where they are pinned: a directory on bpffs, of this daemon alone. Unset: `/sys/fs/bpf/probe` for a daemon at the default
+    /// `socket`, and nowhere for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_dir: Option<String>,
+    /// How many events the kernel keeps until they are read, in bytes; rounded up to a power of two.
+    pub ring: Size,
     /// How often the state of everything declared is read anew although no event asked for it.
     #[serde(with = "super::span")]
     #[schemars(with = "super::Span")]
@@ -65,16 +72,40 @@ impl Default for Bounds {
     }
 }
 
+/// Where the system's daemon answers.
+const SOCKET: &str = "/run/probe/probe.sock";
+/// Where the system's daemon pins.
+const PIN_DIR: &str = "/sys/fs/bpf/probe";
+
+impl Probe {
+    /// Where programs and maps are pinned, or were by an earlier daemon of this configuration.
+    pub fn pins(&self) -> Option<PathBuf> {
+        match &self.pin_dir {
+            Some(directory) => Some(directory.into()),
+            // Two daemons cannot share a ring buffer.
+            None => (self.socket == SOCKET).then(|| PIN_DIR.into()),
+        }
+    }
+
+    /// Bytes of the ring buffer, within what the kernel takes.
+    pub fn ring_bytes(&self) -> u32 {
+        let bytes = self.ring.0.clamp(4096, 1 << 30);
+        u32::try_from(bytes).unwrap_or(1 << 30).next_power_of_two()
+    }
+}
+
 impl Default for Probe {
     fn default() -> Self {
         Self {
-            socket: "/run/probe/probe.sock".into(),
+            socket: SOCKET.into(),
             group: "probe".into(),
             api_tcp: None,
             realtime: true,
             state_dir: "/var/lib/probe".into(),
             tier: TierChoice::default(),
             keep_pinned: true,
+            pin_dir: None,
+            ring: Size(4 << 20),
             settle_every: Duration::from_secs(60),
             retention: Retention::default(),
             timeouts: Timeouts::default(),

@@ -12,6 +12,7 @@ use crate::{
     config::{Config, Service},
     engine::{finding::Finding, view::ServiceView},
     event::Event,
+    kernel::Pinned,
 };
 
 /// A question, or something to be told.
@@ -64,6 +65,8 @@ pub struct Picture {
     pub tier: BTreeMap<String, String>,
     /// Records that the programs have written.
     pub records: u64,
+    /// Whether the programs outlive this daemon.
+    pub pinned: Pinned,
     /// Each with what cannot be seen of it.
     pub services: Vec<(ServiceView, Vec<String>)>,
 }
@@ -112,6 +115,8 @@ fn after_restart(before: &Config, now: &Config) -> Vec<String> {
         ("probe.state_dir", b.state_dir != n.state_dir),
         ("probe.tier", b.tier != n.tier),
         ("probe.keep_pinned", b.keep_pinned != n.keep_pinned),
+        ("probe.pin_dir", b.pin_dir != n.pin_dir),
+        ("probe.ring", b.ring != n.ring),
         ("probe.realtime", b.realtime != n.realtime),
     ]
     .into_iter()

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     ask::{Ask, AskError, Changes, Picture},
-    realtime,
+    realtime, takeover,
 };
 use crate::{
     clock::{self, Nanos},
@@ -299,6 +299,10 @@ impl Drive {
             lost: BTreeMap::new(),
         };
         runtime.begin(&mut |e| mouth.say(e));
+        if let Some(action) = takeover::action(&runtime, &mouth.lost) {
+            tracing::info!("{}", action.summary);
+            mouth.said.push(Said::Action(Box::new(action)));
+        }
         mouth.flush();
         let mut drive = Self {
             runtime,
@@ -397,6 +401,7 @@ impl Drive {
             lost: self.mouth.lost.clone(),
             tier: plan.tiers(),
             records: self.runtime.kernel().records(),
+            pinned: self.runtime.kernel().pinned(),
             services,
         })
     }

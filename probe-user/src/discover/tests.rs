@@ -185,3 +185,17 @@ fn socket_files_without_a_socket_are_named() {
     assert_eq!(service.pid_file.as_deref(), dir.path().join("a.pid").to_str());
     assert!(host.own_pid == std::process::id());
 }
+
+#[test]
+fn a_socket_file_that_nobody_may_open_is_no_service_s() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new("placeholder");
+    for (name, mode) in [("held", 0o600), ("inaccessible", 0)] {
+        let path = dir.path().join(name);
+        drop(UnixListener::bind(&path).unwrap());
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut walk = Walk::new();
+    walk.directory(dir.path(), 0);
+    assert_eq!(walk.sockets, [dir.path().join("held")]);
+}

@@ -129,6 +129,17 @@ impl Engine {
         }
     }
 
+    /// What an earlier run of probe has followed: a member, unless that has ended or is not declared any more.
+    pub(super) fn on_followed(&mut self, process: Process) {
+        let id = process.id;
+        // It was one before anything that is told from now on.
+        self.at = process.start;
+        self.meet(&process, Met::Edge);
+        if !self.member_of.contains_key(&id) {
+            self.effects.push(Effect::Forget(id));
+        }
+    }
+
     /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
     pub(super) fn meet(&mut self, process: &Process, met: Met) -> bool {
         if self.knows_all_of(process) || self.ended.contains(&process.id) {
@@ -285,6 +296,8 @@ impl Engine {
         let named = [
             instance_of(service.named_by_unit()).map(|i| (i, at)),
             instance_of(service.named_by_pid_file()).map(|i| (i, at.min(service.pid_file_written()))),
+            // An earlier run of probe has counted it.
+            instance_of(service.remembered).map(|i| (i, Nanos::ZERO)),
         ];
         let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
         let tells_helpers = service.unit_tells_helpers();

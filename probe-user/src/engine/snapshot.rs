@@ -38,9 +38,11 @@ impl Engine {
             joined |= self.take_pid_file(p);
         }
         let listed = std::mem::take(&mut self.listed);
-        if self.joined {
+        // Before the first snapshot an end is told, unless it is among what an earlier daemon's programs have lost.
+        if self.joined || self.blind.is_some() {
             self.end_unseen(&listed, snapshot.began);
-        } else {
+        }
+        if !self.joined {
             self.set_timer(Due::Resync, self.now + self.config.probe.settle_every);
         }
         let at = snapshot.began;

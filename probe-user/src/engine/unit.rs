@@ -23,6 +23,30 @@ pub(super) struct Seen {
     pub(super) state: UnitState,
     pub(super) at: Nanos,
     pub(super) seq: u64,
+    /// How often the unit had been restarted when its last main process was seen first.
+    restarts: u32,
+}
+
+impl Seen {
+    /// Whether systemd has stopped starting it again. Where the last process failed, the unit's result goes on to say how, and
+    /// not that the limit was hit: then it is known from a restart that was counted and brought no process.
+    pub(super) fn gave_up(&self) -> bool {
+        let state = &self.state;
+        state.result == "start-limit-hit"
+            || state.error.is_none()
+                && state.active_state == "failed"
+                && state.job.is_none()
+                && state.n_restarts > self.restarts
+    }
+
+    /// As `redis.service: start-limit-hit`.
+    pub(super) fn why_gave_up(&self) -> String {
+        let state = &self.state;
+        match state.result.as_str() {
+            "start-limit-hit" => format!("{}: start-limit-hit", state.unit),
+            result => format!("{}: start limit hit after {result}", state.unit),
+        }
+    }
 }
 
 impl Engine {
@@ -46,7 +70,11 @@ impl Engine {
         }
         for s in services {
             let seq = self.tell_unit(s, &state);
+            let known = self.services[s].unit.as_ref();
+            let same = known
+                .filter(|k| k.state.exec_main_pid == state.exec_main_pid && k.restarts <= state.n_restarts);
             self.services[s].unit = Some(Seen {
+                restarts: same.map_or(state.n_restarts, |k| k.restarts),
                 state: state.clone(),
                 at: self.at,
                 seq,

@@ -4,7 +4,10 @@ use std::{fs, path::Path, str::FromStr};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
-    programs::{CgroupAttachMode, CgroupSock, FEntry, FExit, Iter, ProgramError, RawTracePoint},
+    programs::{
+        CgroupAttachMode, CgroupSock, FEntry, FExit, Iter, Program, ProgramError, RawTracePoint,
+        links::FdLink,
+    },
 };
 use probe_abi::Offsets;
 
@@ -14,6 +17,7 @@ use super::{
     features::lacks,
     maps::MapsError,
     offsets::{VMLINUX, offsets, settings},
+    pins::{PinError, PinOptions, Pins},
     plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle},
 };
 
@@ -53,7 +57,7 @@ impl FromStr for LogLevel {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
     /// `None`: the verifier removes every log line, and they cost nothing.
     pub bpf_log: Option<LogLevel>,
@@ -61,6 +65,8 @@ pub struct LoadOptions {
     pub tier: Option<Tier>,
     /// Rounded up to a power of two of pages.
     pub ring_bytes: u32,
+    /// `None`: everything ends with this process.
+    pub pins: Option<PinOptions>,
 }
 
 impl Default for LoadOptions {
@@ -69,6 +75,7 @@ impl Default for LoadOptions {
             bpf_log: None,
             tier: None,
             ring_bytes: 4 << 20,
+            pins: None,
         }
     }
 }
@@ -141,9 +148,40 @@ fn preconditions(facts: &Facts) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Loads the object and every program that this kernel takes, and attaches them.
-pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<(Ebpf, Plan), LoadError> {
+/// What was loaded, or found in the kernel.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) plan: Plan,
+    /// Of what is attached and not pinned.
+    pub(super) links: Vec<FdLink>,
+    pub(super) pins: Option<Pins>,
+    /// Why nothing is pinned although it was asked for.
+    pub(super) not_pinned: Option<PinError>,
+    /// Programs that were not attached while no daemon ran, although others were.
+    pub(super) reattached: Vec<&'static str>,
+}
+
+/// Opens what is pinned. What keeps it from being used is no reason not to watch.
+fn pins(options: &LoadOptions) -> (Option<Pins>, Option<PinError>) {
+    let Some(wanted) = &options.pins else {
+        return (None, None);
+    };
+    let tier = options.tier.map_or("auto", Tier::name);
+    let settings = [
+        tier.as_bytes(),
+        &options.ring_bytes.to_ne_bytes(),
+        &[options.bpf_log.map_or(0, |l| l as u8)],
+    ];
+    match Pins::open(wanted, OBJECT, &settings, options.ring_bytes) {
+        Ok(pins) => (pins, None),
+        Err(error) => (None, Some(error)),
+    }
+}
+
+/// Loads the object and every program that this kernel takes, and attaches them; or goes on with those that are attached.
+pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<Loaded, LoadError> {
     preconditions(facts)?;
+    let (mut pins, mut not_pinned) = pins(options);
     let blob = fs::read(VMLINUX).map_err(|e| LoadError::NoBtf {
         reason: e.to_string(),
     })?;
@@ -158,19 +196,40 @@ pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<(Ebpf, Plan),
         Btf::parse(&blob, Endianness::default()).map_err(|e| LoadError::Object(Box::new(e.into())))?;
     drop(blob);
     let level = options.bpf_log.map_or(0, |l| l as u8);
-    let mut ebpf = loader
+    loader
         .btf(Some(&types))
         .override_global("OFFSETS", &offsets, true)
         .override_global("SETTINGS", &settings, true)
         .override_global(aya_log::LEVEL, &level, false)
-        .map_max_entries("EVENTS", options.ring_bytes)
-        .load(OBJECT)
-        .map_err(|e| LoadError::Object(Box::new(e)))?;
-    let plan = attach_all(&mut ebpf, facts, &offsets, &types, options.tier)?;
+        .map_max_entries("EVENTS", options.ring_bytes);
+    for (map, path) in pins.iter().flat_map(Pins::map_paths) {
+        loader.map_pin_path(map, path);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
+    if let Some(Err(error)) = pins.as_mut().map(Pins::hold_maps) {
+        (pins, not_pinned) = (None, Some(error));
+    }
+    let mut attacher = Attacher {
+        ebpf: &mut ebpf,
+        cgroup: facts.cgroup2.as_deref(),
+        types: &types,
+        pins: pins.as_mut(),
+        links: Vec::new(),
+        reattached: Vec::new(),
+    };
+    let plan = attach_all(&mut attacher, facts, &offsets, options.tier)?;
+    let (links, reattached) = (attacher.links, attacher.reattached);
     drop(loader);
     drop(types);
     give_back_memory();
-    Ok((ebpf, plan))
+    Ok(Loaded {
+        ebpf,
+        plan,
+        links,
+        pins,
+        not_pinned,
+        reattached,
+    })
 }
 
 /// The kernel's types take some 20 MB while they are looked at, which the allocator would keep.
@@ -183,10 +242,9 @@ fn give_back_memory() {
 }
 
 fn attach_all(
-    ebpf: &mut Ebpf,
+    attacher: &mut Attacher<'_>,
     facts: &Facts,
     offsets: &Offsets,
-    types: &Btf,
     tier: Option<Tier>,
 ) -> Result<Plan, LoadError> {
     let mut plan = Plan {
@@ -203,11 +261,12 @@ fn attach_all(
             let tried = match obstacle(candidate, facts, offsets) {
                 Some(why) => Err(why),
                 None if plan.is_attached(candidate.program) => Ok(()),
-                None => attach(ebpf, candidate, facts.cgroup2.as_deref(), types).map_err(|e| reason(&e)),
+                None => attacher.attach(candidate).map_err(|e| reason(&e)),
             };
             match tried {
                 Ok(()) => {
-                    let verified = ebpf
+                    let verified = attacher
+                        .ebpf
                         .program(candidate.program)
                         .and_then(|p| p.info().ok()?.verified_instruction_count());
                     tracing::debug!(hook = hook.name, by = %candidate.attach, verified, "hook is attached");
@@ -254,55 +313,107 @@ fn attach_all(
     Ok(plan)
 }
 
-/// Iterators and what is only asked for on demand are not left attached.
-fn attach(
-    ebpf: &mut Ebpf,
-    candidate: &Candidate,
-    cgroup: Option<&Path>,
-    types: &Btf,
-) -> Result<(), ProgramError> {
-    let program = ebpf
-        .program_mut(candidate.program)
-        .ok_or(ProgramError::NotLoaded)?;
-    match candidate.attach {
-        Attach::FEntry(function) => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(function, types)?;
-            program.attach()?;
-        }
-        Attach::FExit(function) => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(function, types)?;
-            program.attach()?;
-        }
-        Attach::RawTracepoint(name) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(name)?;
-        }
-        Attach::Cgroup => {
-            let program: &mut CgroupSock = program.try_into()?;
-            program.load()?;
-            let root = cgroup.unwrap_or_else(|| Path::new("/sys/fs/cgroup"));
-            let root = fs::File::open(root).map_err(ProgramError::IOError)?;
-            // A link never replaces or excludes other programs; the flag for several is refused with one.
-            program.attach(root, CgroupAttachMode::Single)?;
-        }
-        Attach::OnDemand(function) => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(function, types)?;
+struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    cgroup: Option<&'a Path>,
+    types: &'a Btf,
+    pins: Option<&'a mut Pins>,
+    links: Vec<FdLink>,
+    reattached: Vec<&'static str>,
+}
+
+impl Attacher<'_> {
+    /// Iterators and what is only asked for on demand are not left attached.
+    fn attach(&mut self, candidate: &'static Candidate) -> Result<(), ProgramError> {
+        let name = candidate.program;
+        if let Attach::OnDemand(_) | Attach::Iterator(_) = candidate.attach {
+            self.load(candidate)?;
             // Whether it can be attached is known only from doing so.
-            let link = program.attach()?;
-            program.detach(link)?;
+            return self.link(candidate).map(drop);
         }
-        Attach::Iterator(kind) => {
-            let program: &mut Iter = program.try_into()?;
-            program.load(kind, types)?;
-            let link = program.attach()?;
-            program.detach(link)?;
+        if self.pins.as_deref_mut().is_some_and(|pins| pins.adopt_link(name)) {
+            return Ok(());
+        }
+        self.load(candidate)?;
+        let link = self.link(candidate)?;
+        let Some(pins) = self.pins.as_deref_mut() else {
+            self.links.push(link);
+            return Ok(());
+        };
+        if pins.adopted() {
+            self.reattached.push(name);
+        }
+        if let Err(why) = pins.pin_link(name, link) {
+            tracing::debug!(name, why, "the kernel does not pin this link");
+            let link = self.link(candidate)?;
+            if let Some(pins) = self.pins.as_deref_mut() {
+                pins.hold_link(name, link, why);
+            }
+        }
+        Ok(())
+    }
+
+    fn program<'p, P>(&'p mut self, name: &str) -> Result<&'p mut P, ProgramError>
+    where
+        &'p mut P: TryFrom<&'p mut Program, Error = ProgramError>,
+    {
+        self.ebpf
+            .program_mut(name)
+            .ok_or(ProgramError::NotLoaded)?
+            .try_into()
+    }
+
+    fn load(&mut self, candidate: &Candidate) -> Result<(), ProgramError> {
+        let (types, name) = (self.types, candidate.program);
+        match candidate.attach {
+            Attach::FEntry(function) => self.program::<FEntry>(name)?.load(function, types),
+            Attach::FExit(function) | Attach::OnDemand(function) => {
+                self.program::<FExit>(name)?.load(function, types)
+            }
+            Attach::RawTracepoint(_) => self.program::<RawTracePoint>(name)?.load(),
+            Attach::Cgroup => self.program::<CgroupSock>(name)?.load(),
+            Attach::Iterator(kind) => self.program::<Iter>(name)?.load(kind, types),
         }
     }
-    Ok(())
+
+    /// Attached for as long as the link lives.
+    fn link(&mut self, candidate: &Candidate) -> Result<FdLink, ProgramError> {
+        let name = candidate.program;
+        Ok(match candidate.attach {
+            Attach::FEntry(_) => {
+                let program = self.program::<FEntry>(name)?;
+                let id = program.attach()?;
+                program.take_link(id)?.into()
+            }
+            Attach::FExit(_) | Attach::OnDemand(_) => {
+                let program = self.program::<FExit>(name)?;
+                let id = program.attach()?;
+                program.take_link(id)?.into()
+            }
+            Attach::RawTracepoint(tracepoint) => {
+                let program = self.program::<RawTracePoint>(name)?;
+                let id = program.attach(tracepoint)?;
+                program.take_link(id)?.into()
+            }
+            Attach::Cgroup => {
+                let root = self.cgroup.unwrap_or_else(|| Path::new("/sys/fs/cgroup"));
+                let root = fs::File::open(root).map_err(ProgramError::IOError)?;
+                let program = self.program::<CgroupSock>(name)?;
+                // A link never replaces or excludes other programs; the flag for several is refused with one.
+                let id = program.attach(root, CgroupAttachMode::Single)?;
+                FdLink::try_from(program.take_link(id)?).map_err(invalid)?
+            }
+            Attach::Iterator(_) => {
+                let program = self.program::<Iter>(name)?;
+                let id = program.attach()?;
+                FdLink::try_from(program.take_link(id)?).map_err(invalid)?
+            }
+        })
+    }
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> ProgramError {
+    ProgramError::IOError(std::io::Error::other(error))
 }
 
 /// One line: the error, and the end of what the verifier said.

@@ -128,13 +128,27 @@ impl<K: aya::Pod + Ord> Set<K> {
             Map::HashMap(data) => data.info().map_or(u32::MAX, |i| i.max_entries()),
             _ => u32::MAX,
         };
-        let map = HashMap::try_from(map).map_err(|source| MapsError::Refused { map: name, source })?;
+        let map: HashMap<MapData, K, u8> =
+            HashMap::try_from(map).map_err(|source| MapsError::Refused { map: name, source })?;
+        // A map that was pinned holds what an earlier daemon wanted.
+        let content = map.keys().collect::<Result<_, _>>();
         Ok(Self {
             name,
+            content: content.map_err(|source| MapsError::Refused { map: name, source })?,
             map,
-            content: BTreeSet::new(),
             room,
         })
+    }
+
+    /// Wants what another map of this name holds.
+    fn inherit(&mut self, from: MapData) -> Result<(), MapError> {
+        let from: HashMap<MapData, K, u8> = HashMap::try_from(Map::HashMap(from))?;
+        for key in from.keys() {
+            let key = key?;
+            self.map.insert(key, 1, 0)?;
+            self.content.insert(key);
+        }
+        Ok(())
     }
 
     /// What is wanted before and after is not touched, so that nothing of it is missed.
@@ -193,13 +207,14 @@ pub(super) struct Maps {
     control: Array<MapData, u32>,
     lost: PerCpuArray<MapData, u64>,
     records: PerCpuArray<MapData, u64>,
-    /// What `lost` said the last time.
+    /// What was told of losses already, by source; kept in the kernel, as the counters are.
+    told: HashMap<MapData, NameKey, u64>,
     reported: [u64; RECORD_KINDS as usize],
 }
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
-        Ok(Self {
+        let mut maps = Self {
             supervised: typed(ebpf, "SUPERVISED")?,
             past: typed(ebpf, "PAST")?,
             changers: typed(ebpf, "CHANGERS")?,
@@ -210,8 +225,45 @@ impl Maps {
             control: typed(ebpf, "CONTROL")?,
             lost: typed(ebpf, "LOST")?,
             records: typed(ebpf, "RECORDS")?,
+            told: typed(ebpf, "TOLD")?,
             reported: [0; RECORD_KINDS as usize],
-        })
+        };
+        for (slot, reported) in (0..).zip(&mut maps.reported) {
+            *reported = maps.told.get(&source_key(&source(slot)), 0).unwrap_or(0);
+        }
+        Ok(maps)
+    }
+
+    /// Wants what another generation of maps did.
+    pub(super) fn inherit_wanted(&mut self, open: &super::pins::Open<'_>) -> Result<(), MapError> {
+        self.exes.inherit(open(self.exes.name)?)?;
+        self.units.inherit(open(self.units.name)?)?;
+        self.ports.inherit(open(self.ports.name)?)?;
+        self.names.inherit(open(self.names.name)?)?;
+        self.control
+            .set(CONTROL_UNITS, u32::from(!self.units.content.is_empty()), 0)
+    }
+
+    /// How much of a loss was told, also by an earlier daemon.
+    pub(super) fn told(&self, source: &str) -> u64 {
+        self.told.get(&source_key(source), 0).unwrap_or(0)
+    }
+
+    /// So much of a loss is told from now on.
+    pub(super) fn tell(&mut self, source: &str, count: u64) {
+        if let Err(error) = self.told.insert(source_key(source), count, 0) {
+            tracing::debug!(%error, "the next daemon will tell of a loss again");
+        }
+    }
+
+    /// The processes that the programs follow.
+    pub(super) fn supervised(&self) -> BTreeSet<u32> {
+        self.supervised.keys().filter_map(Result::ok).collect()
+    }
+
+    /// Follows a process as another generation of maps did.
+    pub(super) fn inherit(&mut self, pid: u32, value: Supervised) -> Result<(), MapError> {
+        self.supervised.insert(pid, value, 0)
     }
 
     pub(super) fn supervise(&mut self, id: ProcId, start: Nanos) -> Result<(), MapsError> {
@@ -294,17 +346,28 @@ impl Maps {
                 continue;
             };
             if now > *before {
-                let name = match RecordKind::from_raw(slot) {
-                    None if slot == LOST_SUPERVISED => "supervised".to_owned(),
-                    None => format!("ring:{slot}"),
-                    Some(kind) => format!("ring:{}", kind.name()),
-                };
-                lost.push((name, now - *before));
+                let source = source(slot);
+                lost.push((source.clone(), now - *before));
                 *before = now;
+                self.tell(&source, now);
             }
         }
         lost
     }
+}
+
+/// The name under which a loss of this kind is told.
+pub(super) fn source(slot: u32) -> String {
+    match RecordKind::from_raw(slot) {
+        None if slot == LOST_SUPERVISED => "supervised".to_owned(),
+        None => format!("ring:{slot}"),
+        Some(kind) => format!("ring:{}", kind.name()),
+    }
+}
+
+/// The key of `TOLD` for a source of losses.
+pub(super) fn source_key(name: &str) -> NameKey {
+    path_key(name.as_bytes())
 }
 
 fn sum(counters: &PerCpuArray<MapData, u64>, slot: u32) -> u64 {

@@ -1,6 +1,7 @@
 //! The ring buffer that the programs write to. It has one reader.
 
 use std::{
+    collections::VecDeque,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     sync::{
         Arc,
@@ -11,7 +12,10 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 
 use super::decode::{decode, socket_file};
-use crate::event::{Event, FileId};
+use crate::{
+    clock::Nanos,
+    event::{Event, FileId},
+};
 
 /// Readable when there are records.
 pub struct Ring {
@@ -20,6 +24,10 @@ pub struct Ring {
     pub(super) undecoded: Arc<AtomicU64>,
     /// Bytes that it holds.
     pub(super) size: u32,
+    /// Records of an earlier generation of the programs, to be told first.
+    pub(super) inherited: VecDeque<(Event, Option<FileId>)>,
+    /// What happened before is in `inherited`.
+    pub(super) since: Nanos,
 }
 
 /// Bytes of a record's header; the kernel begins each at a multiple of it.
@@ -31,11 +39,16 @@ impl Ring {
     pub fn drain(&mut self, max: usize, mut f: impl FnMut(Event, Option<FileId>)) -> (usize, u64) {
         let mut bytes = 0;
         for taken in 0..max {
+            if let Some((event, file)) = self.inherited.pop_front() {
+                f(event, file);
+                continue;
+            }
             let Some(item) = self.buffer.next() else {
                 return (taken, bytes);
             };
             bytes += HEADER + (item.len() as u64).next_multiple_of(HEADER);
             match decode(&item) {
+                Ok(event) if event.at < self.since => {}
                 Ok(event) => f(event, socket_file(&item)),
                 Err(error) => {
                     tracing::warn!(%error, "a record of the kernel is lost");

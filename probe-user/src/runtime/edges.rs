@@ -1,6 +1,10 @@
 //! What the kernel and the file system tell, in the order in which the engine must hear it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{BATCH, Runtime, Sink, declared_exes, observed};
 use crate::{
@@ -26,9 +30,54 @@ const COUNT_LOSSES_AFTER: Duration = Duration::from_millis(100);
 impl Runtime {
     /// Queues what the kernel and the file system have told, and gives the number of the kernel's records.
     pub(super) fn take_edges(&mut self) -> usize {
-        // Notifications carry no time. They are told before the first exit among the kernel's records, because that a
-        // daemon removed its PID file before it exited must be known then, and after what came before that exit.
         let mut records = std::mem::take(&mut self.records);
+        let mut taken = self.take_records(&mut records);
+        // Notifications carry no time, and are read after the ring buffer: what came meanwhile is told with them.
+        let mut noticed = self.apart(Self::take_notifications);
+        let closed = self.apart(Self::take_closes);
+        if taken < BATCH && !(noticed.is_empty() && closed.is_empty()) {
+            taken += self.take_records(&mut records);
+        }
+        // They are told before the first exit among the kernel's records, because that a daemon removed its PID file before
+        // it exited must be known then, and after what came before that exit.
+        let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
+        // What an end means can hang on what was lost before it.
+        if exit.is_some() {
+            for (source, count) in self.kernel.lost_records() {
+                self.queue.push_back(observed(What::Lost { source, count }));
+            }
+        }
+        for (i, mut event) in records.drain(..).enumerate() {
+            if Some(i) == exit {
+                self.queue.append(&mut noticed);
+            }
+            complete(&mut event);
+            self.queue.push_back(event);
+        }
+        self.queue.append(&mut noticed);
+        // The exit of a socket's owner says more.
+        self.queue.extend(closed);
+        self.records = records;
+        if taken > 0 && self.count_losses_at.is_none() {
+            self.count_losses_at = Some(clock::now() + COUNT_LOSSES_AFTER);
+        }
+        taken.min(BATCH)
+    }
+
+    /// What this queues, and not yet into the queue.
+    fn apart(&mut self, take: impl FnOnce(&mut Self)) -> VecDeque<Event> {
+        let queue = std::mem::take(&mut self.queue);
+        take(self);
+        std::mem::replace(&mut self.queue, queue)
+    }
+
+    /// Queues all that the sources hold, as far as the queue goes.
+    pub(super) fn take_all_edges(&mut self) {
+        while self.take_edges() == BATCH && self.queue.len() < QUEUE_LIMIT {}
+    }
+
+    /// At most [`BATCH`] of the kernel's records; gives how many there were.
+    fn take_records(&mut self, records: &mut Vec<Event>) -> usize {
         let names = &mut self.names;
         let (taken, bytes) = self.ring.drain(BATCH, |mut event, file| {
             if names.resolve(&mut event.what, file) {
@@ -42,34 +91,13 @@ impl Runtime {
         if taken < BATCH {
             self.ring_bytes = 0;
         }
-        let exit = records.iter().position(|e| matches!(e.what, What::Exit { .. }));
-        // What an end means can hang on what was lost before it.
-        if exit.is_some() {
-            for (source, count) in self.kernel.lost_records() {
-                self.queue.push_back(observed(What::Lost { source, count }));
-            }
-        }
-        for (i, mut event) in records.drain(..).enumerate() {
-            if Some(i) == exit {
-                self.take_notifications();
-            }
-            complete(&mut event);
-            self.queue.push_back(event);
-        }
-        if exit.is_none() {
-            self.take_notifications();
-        }
-        self.records = records;
-        if taken > 0 && self.count_losses_at.is_none() {
-            self.count_losses_at = Some(clock::now() + COUNT_LOSSES_AFTER);
-        }
         taken
     }
 
     /// Queues a level behind every edge that happened before it was read: a level knows of children and exits that the
     /// ring buffer still holds.
     pub(super) fn tell_level(&mut self, at: Nanos, what: What) {
-        while self.take_edges() == BATCH && self.queue.len() < QUEUE_LIMIT {}
+        self.take_all_edges();
         self.queue.push_back(Event {
             at,
             time_source: TimeSource::Observed,
@@ -158,6 +186,10 @@ impl Runtime {
         let queue = &mut self.queue;
         self.heartbeats
             .drain(clock::now(), |what| queue.push_back(observed(what)));
+    }
+
+    fn take_closes(&mut self) {
+        let queue = &mut self.queue;
         self.closes.drain(|closed| {
             queue.push_back(observed(match closed {
                 Closed::Socket(inode) => What::SocketClosed { inode },

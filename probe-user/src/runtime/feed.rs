@@ -2,9 +2,9 @@
 
 use super::{Runtime, Sink, observed};
 use crate::{
-    clock,
+    clock::{self, Nanos},
     engine::Effect,
-    event::{Event, SnapshotReason, What},
+    event::{Event, SnapshotReason, TimeSource, What},
     sources::{declared_paths::PidFile, process_state},
 };
 
@@ -13,6 +13,25 @@ const RESYNC_ROUNDS: usize = 8;
 /// Looks that are repeated at once because a holder's descriptor was gone. One that lives in a thread's own table never
 /// shows in `/proc/PID/fd`.
 const FOLLOW_ROUNDS: usize = 64;
+
+/// The engine's time when it is told this event.
+///
+/// A deadline passes only with [`What::Timer`], which is told behind everything that happened before it. Where records wait,
+/// the time that it takes to hand them over would otherwise let a deadline pass before what meets it is told.
+fn told_at(event: &Event, deadline: Option<Nanos>, now: Nanos) -> Nanos {
+    match (&event.what, event.time_source, deadline) {
+        (What::Timer, ..) => event.at,
+        (_, source, Some(deadline)) if deadline <= now => {
+            let before = Nanos(deadline.0.saturating_sub(1));
+            match source {
+                // The kernel's records come in the order in which they happened.
+                TimeSource::Kernel => before.max(event.at),
+                TimeSource::Observed => before,
+            }
+        }
+        _ => now,
+    }
+}
 
 impl Runtime {
     /// Feeds the engine until nothing is left to do.
@@ -51,7 +70,7 @@ impl Runtime {
     }
 
     fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
-        let now = clock::now();
+        let now = told_at(&event, self.engine.deadline(), clock::now());
         if let Some(trace) = &mut self.trace
             && let Err(e) = trace.write(now, &event)
         {
@@ -59,8 +78,9 @@ impl Runtime {
             self.trace_error = Some(e);
             self.trace = None;
         }
+        let began = clock::now();
         let effects = self.engine.apply(event, now);
-        self.timings.applied(clock::now().since(now));
+        self.timings.applied(clock::now().since(began));
         for effect in effects {
             match effect {
                 Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(effect),
@@ -95,5 +115,34 @@ impl Runtime {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_passes_only_with_the_timer() {
+        let told = |what, time_source, at, deadline: Option<u64>| {
+            let event = Event {
+                at: Nanos(at),
+                time_source,
+                what,
+            };
+            told_at(&event, deadline.map(Nanos), Nanos(1000)).0
+        };
+        let closed = || What::SocketClosed { inode: 1 };
+        let (kernel, observed) = (TimeSource::Kernel, TimeSource::Observed);
+        // Nothing is due.
+        assert_eq!(told(closed(), kernel, 800, None), 1000);
+        assert_eq!(told(closed(), observed, 800, Some(1001)), 1000);
+        // It waited until after a deadline, but happened before it.
+        assert_eq!(told(closed(), kernel, 800, Some(900)), 899);
+        // The kernel told everything else from before the deadline.
+        assert_eq!(told(closed(), kernel, 950, Some(900)), 950);
+        assert_eq!(told(closed(), observed, 950, Some(900)), 899);
+        // Told behind everything that happened before 990.
+        assert_eq!(told(What::Timer, observed, 990, Some(900)), 990);
     }
 }

@@ -122,6 +122,7 @@ impl Runtime {
     }
 
     pub(super) fn look_at_all(&mut self, reason: SnapshotReason) {
+        self.kernel.renew_pins();
         // A link to an executable may lead elsewhere without a change of the name itself.
         self.look_at_executables();
         let queue = &mut self.queue;

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::{apt, child, workspace};
 
 /// Debian packages of the tests, and what for.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
     (
         "redis-server",
         "a real daemon with a UNIX socket, a TCP port and a PID file",
@@ -25,6 +25,7 @@ const PACKAGES: [(&str, &str); 12] = [
         "writes the journal of the heartbeat tests",
     ),
     ("dbus-daemon", "a message bus for the stand-in of systemd"),
+    ("bpftool", "lists what of eBPF is in the kernel"),
     ("python3", "small daemons in an interpreter"),
     (
         "python3-venv",

@@ -30,7 +30,10 @@ const TESTS: [&str; 8] = [
     "unhandled_signal",
 ];
 /// The layout of records, and the members of the kernel's structures.
-const UNITS: [(&str, &str); 2] = [("probe_ebpf", ""), ("probe_user", "kernel::")];
+const UNITS: [(&str, &str, &str); 2] = [
+    ("probe-ebpf", "probe_abi", ""),
+    ("probe-user", "probe_user", "kernel::"),
+];
 
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 /// Debian packages of the machine and of the programs that run there.
@@ -95,7 +98,8 @@ fn target() -> anyhow::Result<Target> {
         sysroot: Some(PathBuf::from(SYSROOT)),
         busybox: Some(busybox()?),
         units: UNITS
-            .map(|(name, filter)| Unit {
+            .map(|(package, name, filter)| Unit {
+                package,
                 name,
                 filter,
                 path: PathBuf::new(),

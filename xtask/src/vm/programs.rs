@@ -32,7 +32,8 @@ pub(super) struct Target {
 /// Unit tests of a package that also mean something in the machine.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
-    /// The package's library.
+    pub(super) package: &'static str,
+    /// Its library.
     pub(super) name: &'static str,
     pub(super) filter: &'static str,
     /// Empty until it is built.
@@ -69,8 +70,11 @@ pub(super) fn build(tests: &[String], target: &Target) -> anyhow::Result<Program
     for test in tests {
         cargo.args(["--test", test]);
     }
+    if !target.units.is_empty() {
+        cargo.arg("--lib");
+    }
     for unit in &target.units {
-        cargo.args(["--lib", "--package", &unit.name.replace('_', "-")]);
+        cargo.args(["--package", unit.package]);
     }
     println!("$ {}", child::describe(&cargo));
     let messages = child::capture(&mut cargo, LIMIT)?;

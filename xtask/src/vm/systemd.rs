@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
@@ -19,8 +19,10 @@ use super::{
     programs::{self, Programs, Target},
     userland,
 };
-use crate::{apt, child, workspace};
+use crate::{apt, child, package, workspace};
 
+/// The test that needs the Debian package, and a later one, in the machine.
+const PACKAGED: &str = "systemd_package";
 /// Which tests.
 const PREFIX: &str = "systemd_";
 /// How long a test waits for anything, in seconds: emulation is slow.
@@ -40,9 +42,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let userland = userland::archive()?;
     let (tests, filter) = chosen(tests()?, args.filter.as_deref());
     let programs = programs::build(&tests, &Target::default())?;
+    let packages = match tests.iter().any(|t| t == PACKAGED) {
+        true => package::for_tests()?.to_vec(),
+        false => Vec::new(),
+    };
     let directory = tempfile::tempdir().context("make a temporary directory")?;
     let initrd = directory.path().join("initrd");
-    write(&initrd, &userland, &kernel, &programs, tier, filter).context("write the initial file system")?;
+    let of_ours = Ours {
+        programs: &programs,
+        packages: &packages,
+        tier,
+        filter,
+    };
+    write(&initrd, &userland, &kernel, &of_ours).context("write the initial file system")?;
     let mut qemu = machine::qemu(&kernel, &initrd);
     qemu.args(machine::EMULATED).args([
         "-append",
@@ -92,15 +104,17 @@ fn tests() -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The userland, and behind it what is ours: the kernel unpacks one archive after the other.
-fn write(
-    to: &Path,
-    userland: &Path,
-    kernel: &Kernel,
-    programs: &Programs,
+/// What is put into the machine beside Debian.
+struct Ours<'a> {
+    programs: &'a Programs,
+    packages: &'a [PathBuf],
     tier: Tier,
-    filter: Option<&str>,
-) -> anyhow::Result<()> {
+    filter: Option<&'a str>,
+}
+
+/// The userland, and behind it what is ours: the kernel unpacks one archive after the other.
+fn write(to: &Path, userland: &Path, kernel: &Kernel, ours: &Ours<'_>) -> anyhow::Result<()> {
+    let programs = ours.programs;
     io::copy(&mut File::open(userland)?, &mut File::create(to)?)?;
     let mut archive = Archive::new(BufWriter::new(OpenOptions::new().append(true).open(to)?));
     let at = |name: &str| format!("{HOME}/{name}");
@@ -111,11 +125,18 @@ fn write(
     for (name, executable) in &programs.tests {
         archive.copy(&at(&format!("deps/{name}")), executable)?;
     }
+    for package in ours.packages {
+        let name = package.file_name().unwrap_or_default().to_string_lossy();
+        archive.copy(&at(&name), package)?;
+    }
     for (number, module) in kernel.modules.iter().enumerate() {
         archive.copy(&at(&format!("modules/{number}.ko")), module)?;
     }
     archive.file(&at("init"), init().as_bytes())?;
-    archive.file(&at("run"), script(&programs.tests, tier, filter).as_bytes())?;
+    archive.file(
+        &at("run"),
+        script(&programs.tests, ours.tier, ours.filter).as_bytes(),
+    )?;
     let wanted = "etc/systemd/system/multi-user.target.wants/tests.service";
     archive.file("etc/systemd/system/tests.service", UNIT.as_bytes())?;
     archive.link(wanted, "/etc/systemd/system/tests.service")?;
@@ -155,12 +176,14 @@ TasksMax=infinity
 LimitNOFILE=65536
 ";
 
-/// Lines that begin with `VM-` are for [`machine`].
-fn script(tests: &[(String, std::path::PathBuf)], tier: Tier, filter: Option<&str>) -> String {
+/// Lines that begin with `VM-` are for [`machine`]. What systemd writes to the console falls between whole lines: a test's name
+/// and its verdict are written one after the other, and put together first.
+fn script(tests: &[(String, PathBuf)], tier: Tier, filter: Option<&str>) -> String {
     let tests: Vec<&str> = tests.iter().map(|(name, _)| name.as_str()).collect();
     format!(
         "echo 0 > /proc/sys/kernel/printk
 export PROBE_BIN=/{HOME}/probe PROBE_TEST_TIER={tier} PROBE_TEST_PATIENCE={PATIENCE} PROBE_TEST_SYSTEMD=must
+export PROBE_TEST_PACKAGES=/{HOME}
 export PROBE_TEST_TABLES=/{HOME}/tables
 echo
 echo VM-START $(uname -r)
@@ -169,7 +192,8 @@ echo VM-DOCTOR $(/{HOME}/probe doctor --json --tier {tier})
 rc=0
 for t in {}; do
   echo VM-TEST $t
-  /{HOME}/deps/$t --test-threads=1 {} || rc=1
+  {{ /{HOME}/deps/$t --test-threads=1 {} 2>&1; echo $? > /{HOME}/rc; }} | /{HOME}/busybox awk '{{ print; fflush() }}'
+  [ \"$(cat /{HOME}/rc)\" = 0 ] || rc=1
 done
 [ ! -e /{HOME}/tables ] || cat /{HOME}/tables
 echo VM-END $rc

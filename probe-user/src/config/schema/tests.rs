@@ -15,6 +15,8 @@ realtime = true
 state_dir = "/var/lib/probe"
 tier = "auto"
 keep_pinned = true
+pin_dir = "/sys/fs/bpf/probe"
+ring = "4MiB"
 settle_every = "60s"
 retention = { age = "30d", size = "256MiB" }
 timeouts = { connect = "2s", write = "2s", read = "5s" }

@@ -23,12 +23,11 @@ struct GaveUp {
 /// systemd, until it says something else of the unit; or probe's own healing.
 fn gave_up(view: &View<'_>) -> Option<GaveUp> {
     let service = view.service;
-    let by_systemd = service.unit.as_ref();
-    let by_systemd = by_systemd.filter(|u| u.state.result == "start-limit-hit");
+    let by_systemd = service.unit.as_ref().filter(|u| u.gave_up());
     let by_systemd = by_systemd.map(|u| GaveUp {
         at: u.at,
         seq: u.seq,
-        words: format!("systemd gave up {}: {}", u.state.unit, u.state.result),
+        words: format!("systemd gave up {}", u.why_gave_up()),
     });
     by_systemd.or_else(|| {
         service.gave_up.map(|g| GaveUp {

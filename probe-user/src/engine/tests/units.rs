@@ -232,6 +232,40 @@ fn the_start_limit_is_a_crash_loop_that_was_given_up() {
     assert!(!w.open().contains(&Kind::CrashLoop), "{:#?}", w.findings);
 }
 
+/// What systemd 252 says: the result stays that of the last process.
+#[test]
+fn a_restart_without_a_process_means_that_systemd_gave_up() {
+    let mut w = world();
+    for (n, pid) in [50, 51].into_iter().enumerate() {
+        w.start_unit_after_restart(pid, n as u32);
+        w.exit(pid, ExitStatus::Code(1));
+        w.unlink(None);
+        w.pass(ms(100));
+    }
+    let failed = |w: &World, n_restarts| UnitState {
+        result: "exit-code".into(),
+        exec_main_pid: Some(51),
+        n_restarts,
+        ..w.unit("failed", "failed", None)
+    };
+    let state = failed(&w, 1);
+    w.tell(What::Unit(state));
+    assert!(!w.open().contains(&Kind::CrashLoop), "it is not to be restarted");
+    let state = failed(&w, 2);
+    w.tell(What::Unit(state));
+    let f = w.finding(Kind::CrashLoop);
+    assert_eq!(f.facts["gave_up"], true);
+    assert!(
+        f.summary
+            .ends_with("gave up d.service: start limit hit after exit-code"),
+        "{}",
+        f.summary
+    );
+    // Whoever starts it by hand begins to count anew.
+    w.start_unit_after_restart(52, 0);
+    assert!(!w.open().contains(&Kind::CrashLoop), "{:#?}", w.findings);
+}
+
 #[test]
 fn an_open_crash_loop_is_told_when_systemd_gives_up() {
     let mut w = world();
