@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) effects: Vec<Effect>,
     /// How the declared path and its sockets really are; what a settle answers with.
     pub(super) path: PathState,
+    /// When its file was made, as the file system tells.
+    pub(super) changed: Option<Nanos>,
     pub(super) sockets: Vec<Socket>,
     pub(super) processes: BTreeMap<u32, Process>,
     /// Files that processes hold locks on.
@@ -69,6 +71,7 @@ impl World {
             shown: Vec::new(),
             effects: Vec::new(),
             path: PathState::Absent,
+            changed: None,
             sockets: Vec::new(),
             processes: BTreeMap::new(),
             locks: BTreeMap::new(),
@@ -303,6 +306,7 @@ impl World {
                 of: site.of.clone(),
                 netns: None,
                 path: Some(PathState::Absent),
+                changed: None,
                 sockets: Vec::new(),
                 processes: Vec::new(),
                 error: None,
@@ -313,6 +317,7 @@ impl World {
             of: site.of.clone(),
             netns: None,
             path: is_path.then(|| self.path.clone()),
+            changed: self.changed.filter(|_| is_path),
             sockets: self.sockets.clone(),
             processes: self.processes.values().cloned().collect(),
             error: None,
