@@ -14,6 +14,7 @@ mod routes;
 mod serve;
 mod services;
 mod silences;
+mod socket_file;
 mod status;
 mod turn;
 pub mod types;
@@ -86,6 +87,31 @@ pub struct LoadedState {
     pub reloads: u64,
     /// Why the last attempt changed nothing.
     pub error: Option<String>,
+}
+
+/// What whoever is root is answered to these bytes by a daemon whose engine has ended, for fuzzing.
+pub(crate) async fn answer(api: Api, bytes: Vec<u8>) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let root = peer::Peer::Unix {
+        pid: None,
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
+    let router = routes::router(api, guard::Guard { group: None });
+    let mut answer = Vec::new();
+    let asks = async {
+        let (mut from, mut to) = tokio::io::split(ours);
+        // It may hang up before it has heard everything.
+        _ = to.write_all(&bytes).await;
+        _ = to.shutdown().await;
+        _ = from.read_to_end(&mut answer).await;
+    };
+    let connection = serve::connection(router, theirs, root);
+    _ = tokio::join!(asks, connection);
+    answer
 }
 
 impl Api {

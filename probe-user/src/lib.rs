@@ -11,6 +11,8 @@ pub mod discover;
 pub mod engine;
 pub mod event;
 pub mod exec;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod heal;
 pub mod history;
 pub mod hooks;
@@ -25,6 +27,7 @@ pub mod runtime;
 pub mod signal;
 pub mod silence;
 pub mod sources;
+pub mod spawner;
 pub mod stream;
 pub mod trace;
 pub mod tree;

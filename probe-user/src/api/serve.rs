@@ -7,8 +7,13 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, body::Body};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -21,7 +26,8 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Api, Listeners, guard::Guard, peer::Peer, routes, turn};
+use super::{Api, Listeners, guard::Guard, peer::Peer, routes, socket_file::SocketFile, turn};
+use crate::daemon::sandbox;
 
 /// Connections at a time. Each can hold on to some 200 KB of lines that were not yet read.
 const CLIENTS: usize = 256;
@@ -78,6 +84,7 @@ impl Server {
                         if realtime {
                             turn::prefer_this_thread();
                         }
+                        sandbox::reduce_this_thread();
                         _ = tell_begun.send(Ok(()));
                         tasks.join_all().await;
                     }
@@ -124,7 +131,10 @@ fn accept(
     if let Some(unix) = listeners.unix.take() {
         unix.set_nonblocking(true)?;
         let unix = UnixListener::from_std(unix)?;
-        tasks.spawn(accepting(&router).unix(unix));
+        let file = listeners
+            .take_own()
+            .map(|own| SocketFile::new(own, listeners.group));
+        tasks.spawn(accepting(&router).unix(unix, file));
     }
     if let Some(tcp) = listeners.tcp.take() {
         tcp.set_nonblocking(true)?;
@@ -141,13 +151,18 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn unix(self, listener: UnixListener) {
+    /// `file`: the listener's, where it is ours and not the service manager's.
+    async fn unix(self, mut listener: UnixListener, mut file: Option<SocketFile>) {
         let mut connections = JoinSet::new();
         let mut stopped = self.stopped.clone();
         loop {
             tokio::select! {
                 () = told(&mut stopped) => break,
                 Some(_) = connections.join_next() => {}
+                again = made_again(&mut file) => match UnixListener::from_std(again) {
+                    Ok(again) => listener = again,
+                    Err(e) => tracing::error!("nobody can connect any more: {e}"),
+                },
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => match Peer::of(&stream) {
                         Ok(peer) => self.serve(&mut connections, stream, peer),
@@ -158,6 +173,7 @@ impl Accepting {
             }
         }
         drop(listener);
+        drop(file);
         while connections.join_next().await.is_some() {}
     }
 
@@ -190,21 +206,10 @@ impl Accepting {
             });
             return;
         };
-        let service = TowerToHyperService::new(self.router.clone());
+        let router = self.router.clone();
         let mut stopped = self.stopped.clone();
         connections.spawn(async move {
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                // Questions are answered with an ordinary priority, whatever they cost.
-                turn::demote();
-                request.extensions_mut().insert(peer.clone());
-                hyper::service::Service::call(&service, request)
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_WITHIN)
-                .max_headers(HEADERS)
-                .max_buf_size(BUFFER)
-                .serve_connection(TokioIo::new(stream), service);
+            let connection = connection(router, stream, peer);
             tokio::pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,
@@ -219,6 +224,34 @@ impl Accepting {
             drop(permit);
         });
     }
+}
+
+async fn made_again(file: &mut Option<SocketFile>) -> std::os::unix::net::UnixListener {
+    match file {
+        Some(file) => file.made_again().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One connection, to be awaited until its end.
+pub(super) fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    router: Router,
+    stream: S,
+    peer: Peer,
+) -> http1::Connection<TokioIo<S>, impl HttpService<Incoming, ResBody = Body, Future: Send>> {
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // Questions are answered with an ordinary priority, whatever they cost.
+        turn::demote();
+        request.extensions_mut().insert(peer.clone());
+        hyper::service::Service::call(&service, request)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_headers(HEADERS)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service)
 }
 
 async fn told(stop: &mut watch::Receiver<bool>) {

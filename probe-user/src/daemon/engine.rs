@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     ask::{Ask, AskError, Changes, Picture},
-    takeover,
+    sandbox, takeover,
 };
 use crate::{
     clock::{self, Nanos},
@@ -127,6 +127,7 @@ pub async fn start(start: Start) -> Result<EngineThread, StartError> {
                      needs CAP_SYS_NICE)"
                 );
             }
+            sandbox::reduce_this_thread();
             let config = drive.runtime.engine().config().clone();
             _ = tell_begun.send(Ok((drive.poller.waker(), config, joined)));
             let result = drive.run();
@@ -145,6 +146,19 @@ pub async fn start(start: Start) -> Result<EngineThread, StartError> {
 }
 
 impl Handle {
+    /// Of an engine that has ended: it answers nothing.
+    ///
+    /// # Errors
+    /// When the kernel gives no more descriptors.
+    pub(crate) fn of_nobody() -> io::Result<Self> {
+        let (asks, _) = mpsc::channel(1);
+        Ok(Self {
+            asks,
+            waker: Waker::of_nobody()?,
+            lives: Arc::default(),
+        })
+    }
+
     /// Everything that is known, or only of one service.
     ///
     /// # Errors

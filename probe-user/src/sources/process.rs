@@ -313,7 +313,7 @@ fn argv(pid: u32) -> Vec<String> {
 
 /// Arguments separated by NUL. The last one of a vector that did not fit is left out: half an argument is no argument,
 /// and an exact match against it would lie. A daemon that rewrote its title leaves one long argument: that stays, cut.
-fn split_argv(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn split_argv(bytes: &[u8]) -> Vec<String> {
     let cut = bytes.len() > ARGV_BYTES;
     let bytes = &bytes[..bytes.len().min(ARGV_BYTES)];
     let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
@@ -338,7 +338,7 @@ fn unit(pid: u32) -> Option<String> {
 }
 
 /// The path in the unified hierarchy; where systemd does not use that (it shows `/` then), in systemd's own.
-fn cgroup_path(text: &str) -> Option<&str> {
+pub(crate) fn cgroup_path(text: &str) -> Option<&str> {
     let unified = text.lines().find_map(|line| line.strip_prefix("0::"));
     let systemd = text
         .lines()

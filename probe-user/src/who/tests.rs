@@ -226,6 +226,7 @@ fn state(path: PathState, sockets: Vec<crate::event::Socket>) -> AddressState {
         of: None,
         netns: None,
         path: Some(path),
+        changed: None,
         sockets,
         processes: Vec::new(),
         error: None,
