@@ -77,6 +77,6 @@ pub(super) fn signals_per_second() -> anyhow::Result<f64> {
         told += effects.iter().filter(|e| matches!(e, Effect::Show(_))).count();
     }
     let took = clock::now().since(began);
-    ensure!(told as u64 == SIGNALS, "{told} of {SIGNALS} signals were shown");
+    ensure!(told as u64 >= SIGNALS, "{told} of {SIGNALS} signals were shown");
     Ok(SIGNALS as f64 / took.as_secs_f64())
 }
