@@ -14,13 +14,15 @@ mod routes;
 mod serve;
 mod services;
 mod silences;
+mod socket_file;
 mod status;
+mod turn;
 pub mod types;
 mod who;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use self::types::Reloaded;
 pub use self::{
@@ -35,6 +37,7 @@ use crate::{
     metrics::Metrics,
     silence::book::Book,
     stream::Stream,
+    who::Looker,
 };
 
 /// Somebody asks for a reload, and waits for what came of it.
@@ -48,8 +51,8 @@ pub struct Api(Arc<Parts>);
 struct Parts {
     is: Is,
     loaded: Mutex<LoadedState>,
-    /// For looks at addresses: see [`who`].
-    looks: Arc<Semaphore>,
+    /// For looks at addresses, one at a time: see [`who`]. It begins with the first question.
+    looks: Arc<tokio::sync::Mutex<Option<Looker>>>,
 }
 
 /// What the answers are made of.
@@ -120,7 +123,7 @@ impl Api {
         Self(Arc::new(Parts {
             is,
             loaded,
-            looks: Arc::new(Semaphore::new(1)),
+            looks: Arc::default(),
         }))
     }
 

@@ -9,7 +9,6 @@ mod configuration;
 pub mod engine;
 mod kept;
 mod lock;
-mod realtime;
 pub mod sandbox;
 mod service_manager;
 mod state;
@@ -38,6 +37,7 @@ use crate::{
     history::{Store, StoreError, exporter},
     kernel::{LoadOptions, PinOptions, Tier},
     metrics::{self, Metrics, Timings},
+    realtime,
     silence::book::Book,
     sources::process,
     spawner::Spawner,
@@ -100,6 +100,11 @@ pub async fn run(mut options: Options) -> Result<(), DaemonError> {
     let listeners = Listeners::open(&probe)?;
     let names = listeners.names().join(" and ");
 
+    if probe.realtime
+        && let Err(error) = realtime::keep_the_right()
+    {
+        tracing::debug!(%error, "RLIMIT_RTPRIO can't be raised");
+    }
     let (store, loaded) = kept::open(&probe).await?;
 
     let epoch = format!("{:x}-{:x}", since.0, std::process::id());
@@ -150,14 +155,15 @@ pub async fn run(mut options: Options) -> Result<(), DaemonError> {
         acts: acts.clone(),
         metrics,
     });
+    let server =
+        Server::start(api.clone(), listeners, probe.realtime).map_err(|error| DaemonError::System {
+            what: "the API cannot be served",
+            error,
+        })?;
     // Everything is open, loaded and started that takes more rights than watching does.
     if options.spawner.is_some() {
         sandbox::close()?;
     }
-    let server = Server::start(api.clone(), listeners).map_err(|error| DaemonError::System {
-        what: "the API cannot be served",
-        error,
-    })?;
     let (tell_config, configs) = watch::channel(Arc::new(config));
     tasks.spawn(units::follow(handle.clone(), configs.clone()));
     tasks.spawn(service_manager::watchdog(handle.clone()));

@@ -73,7 +73,7 @@ pub struct Engine {
     ended: Tombstones,
     sightings: Sightings,
     /// Processes of the snapshot that is being taken: what it tells of them elsewhere is no news.
-    listed: BTreeSet<ProcId>,
+    listed: snapshot::Listed,
     /// Addresses that this event has asked to look at.
     settling: BTreeSet<Place>,
     /// What there was more of than may be remembered, since when.
@@ -120,7 +120,7 @@ impl Engine {
             refused: BTreeMap::new(),
             ended: Tombstones::new(config.probe.bounds.ended.get() as usize),
             sightings: Sightings::default(),
-            listed: BTreeSet::new(),
+            listed: snapshot::Listed::default(),
             settling: BTreeSet::new(),
             over: BTreeMap::new(),
             addresses,

@@ -213,6 +213,9 @@ pub struct AddressState {
     pub netns: Option<u32>,
     /// For `unix:/path` only.
     pub path: Option<PathState>,
+    /// When the socket file was made or last changed, on the boot clock, as the file system tells: up to a clock tick early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Nanos>,
     /// All live sockets bound to it, for paths also those bound under this name whose file is gone or replaced.
     pub sockets: Vec<Socket>,
     /// Processes among the holders that the engine may not have met.

@@ -19,6 +19,7 @@ pub mod hooks;
 pub mod kernel;
 pub mod lock;
 pub mod metrics;
+mod realtime;
 pub mod reclaim;
 pub mod report;
 pub mod run;

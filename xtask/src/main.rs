@@ -11,6 +11,7 @@ mod docs;
 mod fuzz;
 mod package;
 mod protections;
+mod robust;
 mod test;
 mod vm;
 mod workspace;
@@ -34,8 +35,10 @@ enum Command {
     Test(test::Args),
     /// Watch a small faulty daemon fail in several ways, in under 30 seconds (needs root)
     Demo(demo::Args),
-    /// Let the engine live through an hour of ten thousand services, and measure it
+    /// Measure probe beside what people use today (needs root)
     Bench(bench::Args),
+    /// Show what survives probe's own end, losses of events and faults of the host, as tables (needs root)
+    Robust(robust::Args),
     /// Record the findings of the traces under tests/traces anew, as the expected ones
     Bless(bless::Args),
     /// Run the kernel tests on Debian's kernels, each in a virtual machine
@@ -67,6 +70,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Robust(args) => robust::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Docs(args) => docs::run(&args),

@@ -225,6 +225,7 @@ fn two_instances_are_too_many_only_after_the_overlap() {
                 of: None,
                 netns: None,
                 path: None,
+                changed: None,
                 sockets,
                 processes: processes.clone(),
                 error: None,

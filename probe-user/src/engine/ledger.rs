@@ -53,12 +53,18 @@ pub(super) struct Bound {
     named: bool,
 }
 
-/// Where a socket or a holder was seen: at no fewer addresses than it is at. Made anew with every snapshot.
+/// Where a socket or a holder was seen: at no fewer addresses than it is at. Made anew with a snapshot, once what has ended
+/// unheard of since the last time may outweigh what lives.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
     by_inode: BTreeSet<(u64, Place)>,
     by_holder: BTreeSet<(ProcId, Place)>,
+    /// How many there were when they were made anew.
+    lived: usize,
 }
+
+/// Sightings are not made anew for fewer than these.
+const FEW: usize = 64;
 
 impl Sightings {
     pub(super) fn note(&mut self, address: Place, socket: &Socket) {
@@ -68,16 +74,32 @@ impl Sightings {
         }
     }
 
+    fn len(&self) -> usize {
+        self.by_inode.len() + self.by_holder.len()
+    }
+
+    /// Forgets what has gone, where that is worth the walk.
     pub(super) fn renew(&mut self, addresses: &Addresses) {
+        if self.len() > self.lived * 2 + FEW {
+            *self = Self::of(addresses);
+        }
+    }
+
+    pub(super) fn of(addresses: &Addresses) -> Self {
         let sockets = || {
             addresses
                 .iter()
                 .flat_map(|(address, _, ledger)| ledger.live.values().map(move |e| (address, &e.socket)))
         };
-        self.by_inode = sockets().map(|(address, s)| (s.inode, address)).collect();
-        self.by_holder = sockets()
+        let by_inode: BTreeSet<_> = sockets().map(|(address, s)| (s.inode, address)).collect();
+        let by_holder: BTreeSet<_> = sockets()
             .flat_map(|(address, s)| s.holders.iter().map(move |h| (h.process, address)))
             .collect();
+        Self {
+            lived: by_inode.len() + by_holder.len(),
+            by_inode,
+            by_holder,
+        }
     }
 
     pub(super) fn forget_inode(&mut self, inode: u64) -> Vec<Place> {
@@ -195,13 +217,19 @@ impl AddressLedger {
         self.strangers.get(found)
     }
 
+    /// Who has made the name, if nothing has happened to it since.
+    pub(super) fn maker(&self) -> Option<ProcId> {
+        let last = self.changes.back()?;
+        let made = last.change == PathChange::Created;
+        last.actor.as_ref().filter(|_| made).map(|a| a.id)
+    }
+
     /// Who holds its sockets, and who has made the name if nobody has looked since: notifications overtake the kernel's
     /// records, and its end may be told before anybody looks.
     pub(super) fn holders(&self) -> impl Iterator<Item = ProcId> {
-        let made = self.changes.back().filter(|c| c.change == PathChange::Created);
-        let maker = made.filter(|_| self.is_renamed()).and_then(|c| c.actor.as_ref());
+        let maker = self.maker().filter(|_| self.is_renamed());
         let held = self.live.values().flat_map(|e| &e.socket.holders);
-        held.map(|h| h.process).chain(maker.map(|a| a.id))
+        held.map(|h| h.process).chain(maker)
     }
 
     /// Listeners that somebody who asks for the address reaches.

@@ -1,6 +1,6 @@
 //! PID files: what stands in them, and whom it names.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use super::{
     finding::EventKind,
     ledger::KEPT,
     process::Met,
-    state::{Asked, End, EndKind, ServiceState, keep},
+    state::{Asked, End, EndKind, Member, ServiceState, keep},
 };
 
 /// What a `start` in ticks and one in nanoseconds may differ by, and the file system's coarse clock with it.
@@ -146,6 +146,7 @@ impl Engine {
                 );
             }
             self.qualify(s);
+            self.services[s].note_named_instead();
             self.touched.insert(s);
         }
         joined
@@ -183,15 +184,42 @@ impl ServiceState {
         let Some(m) = self.members.get_mut(&named) else {
             return;
         };
-        let heard = m.heard.as_ref().filter(|h| written <= h.at);
+        let heard = m.heard.iter().find(|h| written <= h.at);
         if let (None, Some(heard)) = (&m.asked, heard.cloned()) {
             self.ask(&named, Some(heard));
         }
     }
 
-    /// Keeps the end of who wrote the PID file before anybody had read whom it names. `heard`: the stop signal that it
-    /// was sent, which asks whom the file names.
-    pub(super) fn may_have_been_named(&mut self, end: &End, heard: Option<Asked>) {
+    /// Whether the PID file had named another instance before this one ended, and was only read then: it was not the main
+    /// process any more.
+    pub(super) fn was_named_instead(&self, end: &End) -> bool {
+        if end.named_instead {
+            return true;
+        }
+        let Some((file, ..)) = self.pid_file.as_ref().filter(|_| self.unit.is_none()) else {
+            return false;
+        };
+        let named = self.named_by_pid_file().and_then(|id| self.member(&id));
+        let counts = |m: &Member| {
+            let instance = self.instances.get(&m.instance);
+            m.process.start <= end.at && instance.is_some_and(|i| i.qualified.is_some())
+        };
+        file.modified <= end.at && named.is_some_and(counts)
+    }
+
+    /// Remembers it: the next file may name somebody else.
+    fn note_named_instead(&mut self) {
+        if let Some(end) = &self.last_end
+            && self.was_named_instead(end)
+            && let Some(end) = &mut self.last_end
+        {
+            end.named_instead = true;
+        }
+    }
+
+    /// Keeps the end of who wrote the PID file before anybody had read whom it names. `heard`: the stop signals that
+    /// it was sent, which ask whom the file names.
+    pub(super) fn may_have_been_named(&mut self, end: &End, heard: VecDeque<Asked>) {
         if self.pid_file_writers.contains(&end.process.id) && self.unit.is_none() {
             keep(&mut self.unread, (end.clone(), heard));
         }
@@ -202,7 +230,7 @@ impl ServiceState {
         let PidFileContent::Pid(pid) = state.content else {
             return;
         };
-        let named = |(end, _): &(End, Option<Asked>)| match &state.process {
+        let named = |(end, _): &(End, VecDeque<Asked>)| match &state.process {
             Some(p) => p.id == end.process.id,
             None => state.local.is_none() && end.process.id.pid == pid,
         };
@@ -216,9 +244,8 @@ impl ServiceState {
         if state.modified > end.at || self.last_end.as_ref().is_some_and(|last| last.at > end.at) {
             return;
         }
-        if let (EndKind::Crash, None, Some(asked)) =
-            (end.kind, end.oom, heard.filter(|h| state.modified <= h.at))
-        {
+        let asked = heard.into_iter().find(|h| state.modified <= h.at);
+        if let (EndKind::Crash, None, Some(asked)) = (end.kind, end.oom, asked) {
             end.kind = EndKind::Asked;
             end.asked = Some(asked);
         }

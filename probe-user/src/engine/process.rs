@@ -21,6 +21,7 @@ use super::{
     ledger::AddressLedger,
     membership,
     show::describe,
+    snapshot::Listed,
     state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
 };
 
@@ -225,7 +226,6 @@ impl Engine {
                 qualified: None,
                 evident: false,
                 of_unit: false,
-                left: false,
                 asked: BTreeSet::new(),
                 seq,
             })
@@ -253,7 +253,7 @@ impl Engine {
                 joined: at,
                 exec_at: None,
                 asked: None,
-                heard: None,
+                heard: VecDeque::new(),
                 signals: VecDeque::new(),
                 stopped: None,
                 seen: None,
@@ -439,9 +439,6 @@ impl Engine {
         }
         service.deaths.retain(|d| !d.was_main || d.at >= process.start);
         service.generation_instance = Some(instance);
-        if let Some(i) = service.instances.get_mut(&instance) {
-            i.left = false;
-        }
         service.ready = false;
         tracing::debug!(
             service = service.decl.name,
@@ -516,6 +513,7 @@ impl Engine {
         let (at, seq) = (self.at, self.next_seq());
         let held = self.held_by(s, &process.id);
         let known = self.known_sockets(s);
+        let unread = self.has_made_unread_name(s, &process.id);
         // Whoever the PID file has come to name has taken over, and lives its own life.
         let taken_over = self.services[s].named_by_pid_file() == Some(process.id);
         let blind = self.blind.is_some();
@@ -532,9 +530,7 @@ impl Engine {
         };
         service.family.remove(&m.process, m.joined);
         for child in service.family.children(process.id).collect::<Vec<_>>() {
-            if let Some(c) = service.members.get(&child) {
-                service.family.lost_parent(&c.process);
-            }
+            service.lost_parent(&child, at);
         }
         complete(Arc::make_mut(&mut m.process), process);
         let was_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
@@ -583,7 +579,7 @@ impl Engine {
         };
         // The kernel counted them as the exit began, so a close that was told before the exit is the exit's own.
         let still_listening = match listeners {
-            Some(open) => open.iter().any(|inode| known.contains(inode)),
+            Some(open) => open.iter().any(|inode| known.contains(inode)) || unread && !open.is_empty(),
             None => !held.is_empty(),
         };
         let clean_code = matches!(status, ExitStatus::Code(c) if service.decl.clean_exit.contains(&c));
@@ -628,6 +624,7 @@ impl Engine {
             at,
             seq,
             was_main,
+            instance: m.instance,
             generation: service.generation,
             kind,
             asked,
@@ -635,6 +632,7 @@ impl Engine {
             oom: m.oom,
             listeners_closed,
             stopped_by_own,
+            named_instead: false,
             unsettled,
         };
         let lived = at.since(m.process.start);
@@ -670,9 +668,6 @@ impl Engine {
             service.main = None;
             if counted && kind == EndKind::Crash && settled && !follows_crash {
                 service.note_crash(end.clone());
-            }
-            if let Some(i) = service.instances.get_mut(&m.instance) {
-                i.left |= kind != EndKind::Handover;
             }
             if counted && (kind != EndKind::Handover || !survivors) && !follows_crash {
                 service.last_end = Some(end);
@@ -769,6 +764,15 @@ impl Engine {
             .collect()
     }
 
+    /// Whether it has bound a path at which nobody has looked since: a listener of its own that is not known is that one.
+    fn has_made_unread_name(&self, s: usize, id: &ProcId) -> bool {
+        let mut ledgers = self.services[s]
+            .places
+            .iter()
+            .filter_map(|a| self.addresses.get(*a));
+        ledgers.any(|l| l.is_renamed() && l.maker() == Some(*id))
+    }
+
     /// Whether a living process other than this one holds a socket that it holds.
     fn others_hold(&self, s: usize, id: &ProcId) -> bool {
         let ledgers = self.services[s]
@@ -802,7 +806,7 @@ impl Engine {
     }
 
     /// Living members that a snapshot begun at `began` should have shown and did not.
-    pub(super) fn end_unseen(&mut self, seen: &BTreeSet<ProcId>, began: Nanos) {
+    pub(super) fn end_unseen(&mut self, seen: &Listed, began: Nanos) {
         let gone: Vec<Process> = self
             .member_of
             .iter()
@@ -856,6 +860,17 @@ impl ServiceState {
         }
     }
 
+    /// The parent of this member, if it is one, ended at `at`: it is a root since then, and what it was sent since then, it
+    /// was asked.
+    fn lost_parent(&mut self, id: &ProcId, at: Nanos) {
+        let Some(m) = self.members.get(id) else { return };
+        self.family.lost_parent(&m.process);
+        let heard = m.heard.iter().find(|h| h.at >= at).cloned();
+        if heard.is_some() && m.asked.is_none() {
+            self.ask(id, heard);
+        }
+    }
+
     /// Says who asked a member to stop. `None`: nobody, after all.
     pub(super) fn ask(&mut self, id: &ProcId, asked: Option<Asked>) {
         let Some(m) = self.members.get_mut(id) else { return };
@@ -887,7 +902,6 @@ impl ServiceState {
         kept.asked.extend(gone.asked);
         kept.evident |= gone.evident;
         kept.of_unit |= gone.of_unit;
-        kept.left &= gone.left;
         kept.qualified = match (kept.qualified, gone.qualified) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -897,6 +911,9 @@ impl ServiceState {
         }
         for main in self.main.iter_mut().filter(|m| m.instance == from) {
             main.instance = into;
+        }
+        for end in self.uncounted.iter_mut().filter(|e| e.instance == from) {
+            end.instance = into;
         }
         if self.generation_instance == Some(from) {
             self.generation_instance = Some(into);

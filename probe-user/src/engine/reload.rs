@@ -10,7 +10,7 @@ use crate::{
     event::{FileId, ProcId, SnapshotReason},
 };
 
-use super::{Due, Effect, Engine, finding::FindingState, state::ServiceState};
+use super::{Due, Effect, Engine, finding::FindingState, ledger::Sightings, state::ServiceState};
 
 impl Engine {
     /// Services whose processes and addresses are declared as before keep their state, whatever else has changed about
@@ -84,7 +84,7 @@ impl Engine {
         }
         new.touched = (0..new.services.len()).collect::<BTreeSet<_>>();
         mem::swap(&mut new.ended, &mut self.ended);
-        new.sightings.renew(&new.addresses);
+        new.sightings = Sightings::of(&new.addresses);
         new.over = mem::take(&mut self.over);
         new.joined = self.joined;
         new.blind = self.blind.take();

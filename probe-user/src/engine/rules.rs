@@ -29,7 +29,7 @@ use super::{
     Engine,
     finding::Kind,
     ledger::AddressLedger,
-    state::{End, Instance, Member, ServiceState},
+    state::{End, Instance, ServiceState},
     verdict::{Condition, Key, Verdict},
 };
 
@@ -180,25 +180,16 @@ fn after_end(kind: Kind, service: &ServiceState, end: &End, summary: String) -> 
     }
 }
 
-/// Whether the PID file had named another instance before this one ended, and was only read then: it was not the main
-/// process any more.
-fn was_named_instead(service: &ServiceState, end: &End) -> bool {
-    let Some((file, ..)) = service.pid_file.as_ref().filter(|_| service.unit.is_none()) else {
-        return false;
-    };
-    let named = service.named_by_pid_file().and_then(|id| service.member(&id));
-    let counts = |m: &Member| {
-        let instance = service.instances.get(&m.instance);
-        m.process.start <= end.at && instance.is_some_and(|i| i.qualified.is_some())
-    };
-    file.modified <= end.at && named.is_some_and(counts)
-}
-
 /// Whether what this end took away has been replaced: by an instance that has come to count since, or a new life of the
 /// same one, or, for another member than the main process, by a member that has joined since.
 fn is_replaced(service: &ServiceState, end: &End) -> bool {
-    if end.was_main && !was_named_instead(service, end) {
-        let counts_since = |i: &Instance| i.qualified.is_some_and(|at| at > end.at);
+    if end.was_main && !service.was_named_instead(end) {
+        // At the same moment, only whoever began then.
+        let counts_since = |i: &Instance| {
+            let began_then = || i.root.start == end.at && i.root.id != end.process.id;
+            i.qualified
+                .is_some_and(|at| at > end.at || at == end.at && began_then())
+        };
         let lives_anew = service.generation > end.generation
             && service.main_member().is_some_and(|m| m.process.start > end.at);
         return lives_anew || service.qualified().any(|(_, i)| counts_since(i));

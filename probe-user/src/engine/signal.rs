@@ -13,7 +13,7 @@ use super::{
     finding::EventKind,
     process::Met,
     show::describe,
-    state::{Ask, Asked, SIGNALS_KEPT, SignalFact},
+    state::{Ask, Asked, SIGNALS_KEPT, SignalFact, keep},
 };
 
 impl Engine {
@@ -115,7 +115,7 @@ impl Engine {
             seq,
             actor: sent.actor.clone(),
         };
-        m.heard.get_or_insert_with(|| asked.clone());
+        keep(&mut m.heard, asked.clone());
         // A job leads to a signal, which says more.
         if stop && m.asked.as_ref().is_none_or(Asked::by_job) {
             self.services[s].ask(id, Some(asked));

@@ -1,8 +1,24 @@
 //! Snapshots: the state of everything declared, read at once.
 
-use crate::event::{Snapshot, SnapshotReason};
+use crate::event::{ProcId, Process, Snapshot, SnapshotReason};
 
 use super::{Due, Effect, Engine, process::Met};
+
+/// The processes of a snapshot. Sorted: there are many, each is asked for more than once, and none is added.
+#[derive(Debug, Default)]
+pub(super) struct Listed(Vec<ProcId>);
+
+impl Listed {
+    fn of(processes: &[Process]) -> Self {
+        let mut ids: Vec<ProcId> = processes.iter().map(|p| p.id).collect();
+        ids.sort_unstable();
+        Self(ids)
+    }
+
+    pub(super) fn contains(&self, id: &ProcId) -> bool {
+        self.0.binary_search(id).is_ok()
+    }
+}
 
 impl Engine {
     pub(super) fn on_snapshot(&mut self, snapshot: Snapshot) {
@@ -10,7 +26,7 @@ impl Engine {
         self.at = snapshot.began;
         self.forget_overflows();
         let settles = !self.joined || self.blind.is_some() || snapshot.reason == SnapshotReason::Loss;
-        self.listed = snapshot.processes.iter().map(|p| p.id).collect();
+        self.listed = Listed::of(&snapshot.processes);
         let mut joined = false;
         for p in &snapshot.processes {
             joined |= self.meet(p, Met::Level);
@@ -31,11 +47,8 @@ impl Engine {
         }
         let at = snapshot.began;
         for s in 0..self.services.len() {
-            let seq = self.seq;
-            let absent = self.is_absent(s);
-            let service = &mut self.services[s];
-            if absent && service.down.is_none() {
-                service.down = Some((at, seq));
+            if self.services[s].down.is_none() && self.is_absent(s) {
+                self.services[s].down = Some((at, self.seq));
                 self.touched.insert(s);
             }
             // Otherwise what it told anew has touched them, and what waits for the clock has a timer.

@@ -289,6 +289,7 @@ impl Engine {
             ledger.path_since = Some(at);
         }
         ledger.path = state.path;
+        let changed = state.changed;
         let services = ledger.services.clone();
         let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();
         let gone: Vec<SocketId> = ledger
@@ -325,6 +326,9 @@ impl Engine {
             self.note_served(s, address);
             self.settle_end(s, address);
             self.qualify(s);
+            if let Some(changed) = changed {
+                self.date_binds(s, address, changed);
+            }
             self.touched.insert(s);
         }
         self.follow_up(address);

@@ -111,8 +111,8 @@ pub(super) struct Member {
     /// The last exec of its own that was told.
     pub(super) exec_at: Option<Nanos>,
     pub(super) asked: Option<Asked>,
-    /// The first stop signal from outside, whether or not it was known then that it asked the service.
-    pub(super) heard: Option<Asked>,
+    /// Stop signals from outside, whether or not it was known then that they asked the service.
+    pub(super) heard: VecDeque<Asked>,
     pub(super) signals: VecDeque<SignalFact>,
     /// The signal that stopped it, until it is continued.
     pub(super) stopped: Option<SignalFact>,
@@ -142,8 +142,6 @@ pub(super) struct Instance {
     pub(super) evident: bool,
     /// One of its members is in the unit.
     pub(super) of_unit: bool,
-    /// Its main process has ended without handing over: what lives on is left of it.
-    pub(super) left: bool,
     /// Living members that were asked to stop, by the event.
     pub(super) asked: BTreeSet<(u64, ProcId)>,
     /// The event that made it one.
@@ -181,6 +179,8 @@ pub(super) struct End {
     pub(super) at: Nanos,
     pub(super) seq: u64,
     pub(super) was_main: bool,
+    /// Its instance.
+    pub(super) instance: u32,
     /// The service's generation then.
     pub(super) generation: u64,
     pub(super) kind: EndKind,
@@ -192,6 +192,8 @@ pub(super) struct End {
     pub(super) listeners_closed: Option<Nanos>,
     /// Another member ended it with a stop signal: how a daemon's parts stop each other.
     pub(super) stopped_by_own: bool,
+    /// The PID file had named another instance before, as was only read afterwards: it was not the main process any more.
+    pub(super) named_instead: bool,
     /// Inodes of the sockets that it had open as it exited with code 0: until they were looked at it is not known whether
     /// somebody else holds them.
     pub(super) unsettled: Vec<u64>,
@@ -282,7 +284,7 @@ pub(super) struct ServiceState {
     /// Who made the PID file or renamed another one to its name.
     pub(super) pid_file_writers: VecDeque<ProcId>,
     /// Ends of those, until the file is read, and the stop signals that they were sent.
-    pub(super) unread: VecDeque<(End, Option<Asked>)>,
+    pub(super) unread: VecDeque<(End, VecDeque<Asked>)>,
     /// The last sign of life, and its event.
     pub(super) beat: Option<(Nanos, u64)>,
     /// It was seen without any member; stays so until an instance counts.

@@ -213,12 +213,15 @@ impl ServiceState {
     /// A process that ended was the main one, as is only known now.
     pub(super) fn confirm_end(&mut self, mut end: End) {
         end.was_main = true;
-        if self.remembered.take() != Some(end.process.id) {
-            self.generation += 1;
+        // Its instance has come to count meanwhile, and was taken for a new life.
+        if self.generation_instance != Some(end.instance) {
+            if self.remembered.take() != Some(end.process.id) {
+                self.generation += 1;
+            }
+            self.generation_instance = None;
+            self.ready = false;
         }
         end.generation = self.generation;
-        self.generation_instance = None;
-        self.ready = false;
         self.deaths.retain(|e| e.process.id != end.process.id);
         if is_a_death(&end, &self.decl.signals.handled) {
             keep(&mut self.deaths, end.clone());

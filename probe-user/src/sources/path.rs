@@ -19,7 +19,10 @@ use super::{
     process,
     root::{Root, Rooted},
 };
-use crate::event::{FileId, PathState};
+use crate::{
+    clock::{self, Nanos},
+    event::{FileId, PathState},
+};
 
 /// Mounts remembered; a host with more forgets all and reads anew.
 const CACHE: usize = 4096;
@@ -36,6 +39,19 @@ pub struct Stamp {
     pub state: PathState,
     /// `st_ctime` of the file, seconds and nanoseconds.
     pub changed: Option<(i64, u32)>,
+}
+
+impl Stamp {
+    /// When a socket file was made or last changed. `None` for anything else.
+    pub fn changed_on_boot_clock(&self) -> Option<Nanos> {
+        let (seconds, nanos) = self
+            .changed
+            .filter(|_| matches!(self.state, PathState::Socket(_)))?;
+        let wall = seconds.saturating_mul(1_000_000_000).saturating_add(nanos.into());
+        Some(Nanos(
+            u64::try_from(wall.saturating_sub(clock::wall_offset())).unwrap_or(0),
+        ))
+    }
 }
 
 /// What the last component of `path` is; it is not followed. The inode of a socket file is cut to 32 bits.

@@ -201,6 +201,18 @@ pub fn parent(id: ProcId) -> Option<ProcId> {
     (stat.ppid != 0).then(|| identity(stat.ppid)).flatten()
 }
 
+/// Whether two processes share their table of descriptors, as clone(2) with `CLONE_FILES` makes them. `None`: it can't be told.
+pub(crate) fn shares_descriptors(one: u32, other: u32) -> Option<bool> {
+    /// `linux/kcmp.h`
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: five numbers; the kernel touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) } {
+        0 => Some(true),
+        1..=3 => Some(false),
+        _ => None,
+    }
+}
+
 /// The living children of a process, where the kernel keeps that list (`CONFIG_PROC_CHILDREN`); empty elsewhere.
 /// Only those of its first thread and of its other threads that exist now.
 pub fn children(id: ProcId) -> Vec<ProcId> {

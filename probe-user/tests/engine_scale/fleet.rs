@@ -21,6 +21,8 @@ use probe_user::{
     signal::Signal,
 };
 
+use super::meter;
+
 const INIT: ProcId = ProcId {
     pid: 1,
     start_ticks: 1,
@@ -51,6 +53,8 @@ pub(crate) struct Fleet {
     events: usize,
     /// What was told because the engine asked.
     pub(crate) answers: usize,
+    /// What the engine itself took, and not the fleet's own life.
+    pub(crate) engine_cpu: Duration,
     crashes: usize,
     found: BTreeMap<Kind, usize>,
     open: BTreeMap<String, Kind>,
@@ -120,6 +124,7 @@ impl Fleet {
             next: 1000,
             events: 0,
             answers: 0,
+            engine_cpu: Duration::ZERO,
             crashes: 0,
             found: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -192,7 +197,10 @@ impl Fleet {
             what,
         }];
         while let Some(event) = todo.pop() {
-            for effect in self.engine.apply(event, at) {
+            let began = meter::cpu();
+            let effects = self.engine.apply(event, at);
+            self.engine_cpu += meter::cpu() - began;
+            for effect in effects {
                 let what = match effect {
                     Effect::Settle(site) => What::Address(self.address(&site)),
                     Effect::ReadPidFile(path, _) => What::PidFile(self.pid_file(self.by_pid_file[&path])),
@@ -271,6 +279,7 @@ impl Fleet {
             of: None,
             netns: (!is_path).then_some(1),
             path: is_path.then(|| d.path.clone()),
+            changed: None,
             sockets: socket.iter().cloned().collect(),
             processes: socket.as_ref().and(d.main.clone()).into_iter().collect(),
             error: None,

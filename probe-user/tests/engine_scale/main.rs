@@ -26,9 +26,12 @@ const ALLOCATIONS: usize = 80;
 /// Caches hold a hundred services and not ten thousand; a walk over all of them would cost a hundred times as much.
 const GROWTH: u32 = 8;
 
-/// What a run took.
+/// What a run took: memory and allocations with those of the fleet, which knows each daemon too.
 #[derive(Debug)]
 struct Cost {
+    /// Of the engine, from the first snapshot on.
+    start: Duration,
+    /// Of the engine afterwards.
     cpu: Duration,
     peak: usize,
     allocations: usize,
@@ -39,19 +42,24 @@ static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Lives through `time`, in which `events` happen besides all that the engine asks for.
 fn live(services: usize, events: usize, time: Duration) -> Cost {
-    let (began, allocated) = (meter::cpu(), meter::allocations());
+    let began = meter::cpu();
     meter::forget_peak();
     let mut fleet = Fleet::new(services);
+    let (start, allocated) = (fleet.engine_cpu, meter::allocations());
     fleet.live(events, time);
     let cost = Cost {
-        cpu: meter::cpu() - began,
+        start,
+        cpu: fleet.engine_cpu - start,
         peak: meter::peak(),
         allocations: meter::allocations() - allocated,
     };
     println!(
-        "{services} services, {events} events and {} answers in {time:?}: {:.2} s of CPU, {} MiB, {} allocations an event",
+        "{services} services, {events} events and {} answers in {time:?}: {:.2} s of CPU after {:.2} s for the start, {:.2} s \
+         with the fleet's own; {} MiB, {} allocations an event",
         fleet.answers,
         cost.cpu.as_secs_f64(),
+        cost.start.as_secs_f64(),
+        (meter::cpu() - began).as_secs_f64(),
         cost.peak >> 20,
         cost.allocations / events,
     );
@@ -68,7 +76,7 @@ fn an_hour_of_ten_thousand_services() {
     let cost = live(SERVICES, EVENTS / part, HOUR / part as u32);
     assert!(cost.peak < MEMORY, "{cost:?}");
     assert!(cost.allocations < ALLOCATIONS * EVENTS / part, "{cost:?}");
-    assert!(cfg!(debug_assertions) || cost.cpu < CPU, "{cost:?}");
+    assert!(cfg!(debug_assertions) || cost.start + cost.cpu < CPU, "{cost:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{
         state::EndKind,
         verdict::Verdict,
     },
-    View, after_end, is_replaced, was_named_instead,
+    View, after_end, is_replaced,
 };
 
 pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
@@ -22,7 +22,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         verdict.again_at(settled_by);
         return;
     }
-    if is_replaced(service, end) || was_named_instead(service, end) {
+    if is_replaced(service, end) || service.was_named_instead(end) {
         return;
     }
     let lived = end.at.since(end.process.start).as_secs_f64();

@@ -105,12 +105,12 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     });
 }
 
-/// What is left of an instance whose main process has ended, such as the sessions of a server that was restarted, is none
-/// where others tell what one is: an address, the PID file or the unit.
+/// What is left of an instance whose root has ended, such as the sessions of a server that was restarted, is none where
+/// others tell what one is: an address, the PID file or the unit. Whether it handed anything over shows in these.
 fn is_remainder(view: &View<'_>, instance: &Instance) -> bool {
     let service = view.service;
     let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
-    if !instance.left || plain {
+    if plain || service.members.contains_key(&instance.root.id) {
         return false;
     }
     let lives = |id: &ProcId| instance.living.contains(id);

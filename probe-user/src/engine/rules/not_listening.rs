@@ -8,6 +8,7 @@ use super::{
         finding::Kind,
         ledger::AddressLedger,
         show::describe,
+        state::End,
         verdict::{Condition, Key, Verdict},
     },
     View,
@@ -21,8 +22,8 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     if service.stopping().is_some() || view.engine.counts_elsewhere(view.index, &main.id) {
         return;
     }
-    // What lives on after a stop closes the listeners as that stop goes on, or never held them.
-    if service.stopped_as_asked() {
+    // What lives on after a stop closes the listeners as that stop goes on, or never held them. A later life is to listen.
+    if service.outlived().is_some_and(End::explains_leftovers) {
         return;
     }
     for (address, ledger) in view.addresses() {

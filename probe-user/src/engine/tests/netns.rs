@@ -36,6 +36,7 @@ fn a_listener_of_another_namespace_is_none_of_ours() {
         of: None,
         netns: Some(1),
         path: None,
+        changed: None,
         sockets: Vec::new(),
         processes: Vec::new(),
         error: None,

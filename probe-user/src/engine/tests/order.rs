@@ -251,3 +251,71 @@ fn who_has_just_made_the_name_is_the_main_process() {
     w.kill(50, 99);
     assert!(w.opened().contains(&Kind::Crashed), "{:?}", w.opened());
 }
+
+/// The directory tells of the bind only after the parent's end, without saying when it was: the file does.
+#[test]
+fn a_bind_that_is_told_late_is_dated_by_its_file() {
+    for counted in [true, false] {
+        let mut w = World::new(service());
+        w.exec(50);
+        w.fork(50, 60);
+        w.pass(ms(100));
+        let bound = w.now;
+        w.pass(ms(100));
+        let ended = w.now;
+        w.changed = Some(if counted { bound } else { ended });
+        w.pass(ms(100));
+        w.listen(60);
+        let process = w.processes.remove(&50).unwrap();
+        w.apply(Event {
+            at: ended,
+            time_source: TimeSource::Kernel,
+            what: What::Exit {
+                process,
+                status: ExitStatus::Code(1),
+                listeners: Some(Vec::new()),
+            },
+        });
+        w.snapshot(SnapshotReason::Interval);
+        assert_eq!(w.open().contains(&Kind::Crashed), counted, "{:?}", w.open());
+        assert_eq!(w.engine.services[0].generation, 1);
+    }
+}
+
+/// Two CPUs tell of the stop signal before they tell of the parent's end, which came first: it asked what was left.
+#[test]
+fn a_stop_signal_that_is_told_before_the_parent_s_end_is_a_request() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 60);
+    w.pass(ms(100));
+    let ended = w.now;
+    w.pass(ms(1));
+    w.signal(60, Signal::TERM, 99, crate::event::Disposition::Caught);
+    let process = w.processes.remove(&50).unwrap();
+    w.apply(Event {
+        at: ended,
+        time_source: TimeSource::Kernel,
+        what: What::Exit {
+            process,
+            status: ExitStatus::Code(0),
+            listeners: Some(Vec::new()),
+        },
+    });
+    assert!(w.engine.services[0].stopping().is_some());
+}
+
+/// The clock need not go on between an end and what follows it.
+#[test]
+fn a_start_at_the_moment_of_the_crash_replaces_it() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.pass(ms(100));
+    w.kill(50, 99);
+    let ended = w.now;
+    w.start(60);
+    assert_eq!(w.now, ended);
+    w.pass(ms(60_000));
+    let crashes = w.opened().iter().filter(|k| **k == Kind::Crashed).count();
+    assert_eq!((crashes, w.open()), (1, Vec::new()));
+}

@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) effects: Vec<Effect>,
     /// How the declared path and its sockets really are; what a settle answers with.
     pub(super) path: PathState,
+    /// When its file was made, as the file system tells.
+    pub(super) changed: Option<Nanos>,
     pub(super) sockets: Vec<Socket>,
     pub(super) processes: BTreeMap<u32, Process>,
     /// Files that processes hold locks on.
@@ -52,25 +54,30 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(service: Service) -> Self {
+        let mut w = Self::before_the_first_snapshot(service);
+        w.snapshot(SnapshotReason::Start);
+        w
+    }
+
+    pub(super) fn before_the_first_snapshot(service: Service) -> Self {
         let config = Config {
             services: vec![service],
             ..Config::default()
         };
-        let mut w = Self {
+        Self {
             engine: Engine::new(config, &BTreeMap::new()),
             now: Nanos(1_000_000_000_000),
             findings: Vec::new(),
             shown: Vec::new(),
             effects: Vec::new(),
             path: PathState::Absent,
+            changed: None,
             sockets: Vec::new(),
             processes: BTreeMap::new(),
             locks: BTreeMap::new(),
             stopped: Default::default(),
             next_ino: 100,
-        };
-        w.snapshot(SnapshotReason::Start);
-        w
+        }
     }
 
     /// As when probe began while this was so.
@@ -299,6 +306,7 @@ impl World {
                 of: site.of.clone(),
                 netns: None,
                 path: Some(PathState::Absent),
+                changed: None,
                 sockets: Vec::new(),
                 processes: Vec::new(),
                 error: None,
@@ -309,6 +317,7 @@ impl World {
             of: site.of.clone(),
             netns: None,
             path: is_path.then(|| self.path.clone()),
+            changed: self.changed.filter(|_| is_path),
             sockets: self.sockets.clone(),
             processes: self.processes.values().cloned().collect(),
             error: None,

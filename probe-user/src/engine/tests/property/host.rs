@@ -121,6 +121,8 @@ pub(super) struct Host {
     pub(super) path: Option<FileId>,
     /// Who was the last to hold the socket of a file.
     pub(super) left_by: BTreeMap<FileId, ProcId>,
+    /// When the file that the path leads to was made, or given its name back.
+    path_changed_at: Nanos,
     aside: Option<FileId>,
     pub(super) pid_file: Option<(u32, Nanos)>,
     next: u64,
@@ -239,6 +241,7 @@ impl Host {
                     ino: 1000 + self.next,
                 };
                 self.path = Some(file);
+                self.path_changed_at = self.now;
                 self.socks.push(Sock {
                     inode: self.next,
                     file: Some(file),
@@ -301,6 +304,7 @@ impl Host {
             Action::RenameBack => {
                 if let Some(file) = self.aside.take() {
                     self.path = Some(file);
+                    self.path_changed_at = self.now;
                     self.path_changed(PathChange::RenamedTo, &rm(self.now));
                 }
             }
@@ -454,6 +458,7 @@ impl Host {
             of: None,
             netns: None,
             path: unix.then(|| self.path.map_or(PathState::Absent, PathState::Socket)),
+            changed: self.path.filter(|_| unix).map(|_| self.path_changed_at),
             sockets,
             processes: processes.into_values().collect(),
             error: None,

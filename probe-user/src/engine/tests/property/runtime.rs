@@ -16,7 +16,10 @@ use crate::{
         Effect, Engine,
         finding::{Finding, FindingState, Kind},
     },
-    event::{Event, ProcId, ProcessState, RunState, SignalMasks, Snapshot, SnapshotReason, TimeSource, What},
+    event::{
+        AddressState, Event, PathChange, PathState, ProcId, ProcessState, RunState, SignalMasks, Snapshot,
+        SnapshotReason, TimeSource, What,
+    },
 };
 
 /// What is lost on the way, if anything: this many records from this one on.
@@ -41,6 +44,11 @@ pub(super) struct Driver {
     records: usize,
     lost: u64,
     recent: VecDeque<Event>,
+    /// A name was told to appear, and nobody has looked at it since.
+    unread_name: bool,
+    /// A name came and went before anybody looked: nobody knows when it came, and so not whether that was before somebody's
+    /// end.
+    pub(super) undated_name: bool,
     open: BTreeMap<String, Finding>,
     /// Kept whole and put into words only when it is needed.
     told: Vec<(Nanos, Event, Vec<Effect>)>,
@@ -81,6 +89,8 @@ impl Driver {
             records: 0,
             lost: 0,
             recent: VecDeque::new(),
+            unread_name: false,
+            undated_name: false,
             open: BTreeMap::new(),
             told: Vec::new(),
         }
@@ -287,7 +297,26 @@ impl Driver {
         }
     }
 
+    fn note_name(&mut self, what: &What) {
+        let is_socket = |a: &AddressState| matches!(a.path, Some(PathState::Socket(_)));
+        let read = match what {
+            What::Path { change, .. } => {
+                self.undated_name |= self.unread_name;
+                self.unread_name = *change == PathChange::Created;
+                return;
+            }
+            What::Address(a) => a.address.path().map(|_| is_socket(a)),
+            What::Snapshot(s) => Some(s.addresses.iter().any(is_socket)),
+            _ => None,
+        };
+        if let (true, Some(is_there)) = (self.unread_name, read) {
+            self.undated_name |= !is_there;
+            self.unread_name = false;
+        }
+    }
+
     fn feed(&mut self, event: Event) {
+        self.note_name(&event.what);
         let now = self.host.now;
         let effects = self.engine.apply(event.clone(), now);
         for effect in &effects {

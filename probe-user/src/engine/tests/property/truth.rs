@@ -7,7 +7,7 @@ use super::{
     runtime::Driver,
 };
 use crate::{
-    engine::finding::Kind,
+    engine::{finding::Kind, state::Instance},
     event::{PathState, PidFileContent, ProcId},
 };
 
@@ -93,6 +93,8 @@ fn findings(driver: &Driver) -> Result<(), String> {
     let service = &engine.services[0];
     let explained = service.stopped_as_asked();
     let stopping = service.stopping().is_some();
+    // What lives on is left of a life that was stopped.
+    let left = service.outlived().is_some_and(|e| e.explains_leftovers());
     let member = |id: &ProcId| host.members.contains(id);
     let serves = |s: &&Sock| s.listening && (s.file.is_none() || s.file == host.path);
     let mut want = BTreeSet::new();
@@ -102,7 +104,7 @@ fn findings(driver: &Driver) -> Result<(), String> {
         if taken && !serving.iter().any(|s| s.holders.iter().any(member)) {
             want.insert((Kind::AddressTaken, address.to_owned()));
         }
-        if !host.members.is_empty() && !stopping && !socks(driver, address).any(|s| s.listening) {
+        if !host.members.is_empty() && !stopping && !left && !socks(driver, address).any(|s| s.listening) {
             want.insert((Kind::NotListening, address.to_owned()));
         }
     }
@@ -136,7 +138,14 @@ fn findings(driver: &Driver) -> Result<(), String> {
     if host.pid_file.is_some() && !host.pid_file.is_some_and(names) && !explained && !stopping {
         want.insert((Kind::StalePidFile, PID_FILE.to_owned()));
     }
-    if service.qualified().count() > 1 {
+    let remains = |i: &Instance| {
+        let own = |id: &ProcId| i.living.contains(id);
+        let named = host
+            .pid_file
+            .is_some_and(|(pid, _)| i.living.iter().any(|id| id.pid == pid));
+        !own(&i.root.id) && !named && !host.socks.iter().any(|s| s.holders.iter().any(own))
+    };
+    if service.qualified().filter(|(_, i)| !remains(i)).count() > 1 {
         want.insert((Kind::DuplicateInstance, "d".to_owned()));
     }
     let kinds = [
