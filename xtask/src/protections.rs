@@ -123,16 +123,26 @@ fn run_tests(tests: Tests, results: &mut BTreeMap<&str, bool>) -> anyhow::Result
         .map(|p| p.test)
         .collect();
     cargo.args(&names);
-    // A failed test fails cargo, too: what each said is what counts.
+    // A failed test fails cargo, too: what each said is what counts. A test that prints has its verdict lines below its name;
+    // what failed is listed at the end.
+    let (mut begun, mut failed, mut finished) = (Vec::new(), Vec::new(), false);
     child::run(&mut cargo, LIMIT, |line| {
-        for name in &names {
+        for name in names.iter().copied() {
             if line.starts_with(&format!("test {name} ... ")) {
-                let passed = line.ends_with("ok");
-                results.insert(name, passed);
+                begun.push(name);
+            }
+            if line == format!("    {name}") || line == format!("test {name} ... FAILED") {
+                failed.push(name);
             }
         }
+        finished |= line.starts_with("test result: ");
         child::print(line);
     })?;
+    results.extend(
+        begun
+            .into_iter()
+            .map(|name| (name, finished && !failed.contains(&name))),
+    );
     Ok(())
 }
 

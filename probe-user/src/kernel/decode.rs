@@ -572,7 +572,7 @@ mod tests {
                 found: 0
             })
         );
-        assert_eq!(decode(&[0; 16]), Err(DecodeError::Kind(0)));
+        assert_eq!(decode([0_u64; 2].as_bytes()), Err(DecodeError::Kind(0)));
         let short = header(RecordKind::Fork);
         assert!(matches!(
             decode(short.as_bytes()),
