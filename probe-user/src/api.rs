@@ -14,13 +14,15 @@ mod routes;
 mod serve;
 mod services;
 mod silences;
+mod socket_file;
 mod status;
+mod turn;
 pub mod types;
 mod who;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use self::types::Reloaded;
 pub use self::{
@@ -35,6 +37,7 @@ use crate::{
     metrics::Metrics,
     silence::book::Book,
     stream::Stream,
+    who::Looker,
 };
 
 /// Somebody asks for a reload, and waits for what came of it.
@@ -48,8 +51,8 @@ pub struct Api(Arc<Parts>);
 struct Parts {
     is: Is,
     loaded: Mutex<LoadedState>,
-    /// For looks at addresses: see [`who`].
-    looks: Arc<Semaphore>,
+    /// For looks at addresses, one at a time: see [`who`]. It begins with the first question.
+    looks: Arc<tokio::sync::Mutex<Option<Looker>>>,
 }
 
 /// What the answers are made of.
@@ -86,6 +89,31 @@ pub struct LoadedState {
     pub error: Option<String>,
 }
 
+/// What whoever is root is answered to these bytes by a daemon whose engine has ended, for fuzzing.
+pub(crate) async fn answer(api: Api, bytes: Vec<u8>) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let root = peer::Peer::Unix {
+        pid: None,
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
+    let router = routes::router(api, guard::Guard { group: None });
+    let mut answer = Vec::new();
+    let asks = async {
+        let (mut from, mut to) = tokio::io::split(ours);
+        // It may hang up before it has heard everything.
+        _ = to.write_all(&bytes).await;
+        _ = to.shutdown().await;
+        _ = from.read_to_end(&mut answer).await;
+    };
+    let connection = serve::connection(router, theirs, root);
+    _ = tokio::join!(asks, connection);
+    answer
+}
+
 impl Api {
     pub fn new(is: Is) -> Self {
         let loaded = Mutex::new(LoadedState {
@@ -95,7 +123,7 @@ impl Api {
         Self(Arc::new(Parts {
             is,
             loaded,
-            looks: Arc::new(Semaphore::new(1)),
+            looks: Arc::default(),
         }))
     }
 

@@ -126,6 +126,13 @@ impl Client {
         self
     }
 
+    /// Waits for no phase longer than this.
+    pub fn hurried(mut self, limit: Duration) -> Self {
+        let t = &mut self.timeouts;
+        (t.connect, t.write, t.read) = (t.connect.min(limit), t.write.min(limit), t.read.min(limit));
+        self
+    }
+
     pub fn socket(&self) -> &Path {
         &self.socket
     }

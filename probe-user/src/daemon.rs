@@ -9,7 +9,7 @@ mod configuration;
 pub mod engine;
 mod kept;
 mod lock;
-mod realtime;
+pub mod sandbox;
 mod service_manager;
 mod state;
 mod stop;
@@ -37,8 +37,10 @@ use crate::{
     history::{Store, StoreError, exporter},
     kernel::{LoadOptions, PinOptions, Tier},
     metrics::{self, Metrics, Timings},
+    realtime,
     silence::book::Book,
     sources::process,
+    spawner::Spawner,
     stream::{self, Action, ActionKind, Limits, Outcome, Stream},
 };
 
@@ -64,21 +66,29 @@ pub enum DaemonError {
     System { what: &'static str, error: io::Error },
     #[error("the engine ended by itself: {0}")]
     Engine(String),
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::SandboxError),
+    #[error(
+        "the spawner, which runs hooks and restarts, has ended ({0}): nothing can be run any more without a new start"
+    )]
+    Spawner(String),
 }
 
 /// What the command line says.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     pub source: Source,
     /// In place of the configuration's.
     pub tier: Option<Tier>,
+    /// Runs what the daemon, in its sandbox, can't. `None`: there is no sandbox.
+    pub spawner: Option<Spawner>,
 }
 
 /// Runs until it is told to stop. To be called within a Tokio runtime with all of its drivers.
 ///
 /// # Errors
 /// Whatever keeps it from beginning, and the end of the engine.
-pub async fn run(options: Options) -> Result<(), DaemonError> {
+pub async fn run(mut options: Options) -> Result<(), DaemonError> {
     let since = clock::now();
     let config = options.source.load()?;
     let probe = config.as_ref().map(|c| c.probe.clone()).unwrap_or_default();
@@ -90,6 +100,11 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let listeners = Listeners::open(&probe)?;
     let names = listeners.names().join(" and ");
 
+    if probe.realtime
+        && let Err(error) = realtime::keep_the_right()
+    {
+        tracing::debug!(%error, "RLIMIT_RTPRIO can't be raised");
+    }
     let (store, loaded) = kept::open(&probe).await?;
 
     let epoch = format!("{:x}-{:x}", since.0, std::process::id());
@@ -140,10 +155,15 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         acts: acts.clone(),
         metrics,
     });
-    let server = Server::start(api.clone(), listeners).map_err(|error| DaemonError::System {
-        what: "the API cannot be served",
-        error,
-    })?;
+    let server =
+        Server::start(api.clone(), listeners, probe.realtime).map_err(|error| DaemonError::System {
+            what: "the API cannot be served",
+            error,
+        })?;
+    // Everything is open, loaded and started that takes more rights than watching does.
+    if options.spawner.is_some() {
+        sandbox::close()?;
+    }
     let (tell_config, configs) = watch::channel(Arc::new(config));
     tasks.spawn(units::follow(handle.clone(), configs.clone()));
     tasks.spawn(service_manager::watchdog(handle.clone()));
@@ -166,7 +186,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         tell_config,
         reloads,
     };
-    let end = daemon.serve(&mut signals, ended).await;
+    let end = daemon.serve(&mut signals, ended, options.spawner.as_mut()).await;
     let stop = Stop {
         handle: daemon.handle.clone(),
         stream: daemon.stream.clone(),
@@ -188,6 +208,13 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
             service_manager::stopping().await;
             stop.run(None).await;
             Err(DaemonError::Engine(why))
+        }
+        // Half a daemon would look like a whole one. Whoever starts it anew gets both.
+        End::Spawner(how, ended) => {
+            tracing::error!("the spawner has ended ({how}): stopping");
+            service_manager::stopping().await;
+            stop.run(Some(ended)).await;
+            Err(DaemonError::Spawner(how))
         }
     }
 }
@@ -252,6 +279,8 @@ enum End {
     /// Who asked; the engine still runs.
     Asked(&'static str, EngineEnded),
     Engine(String),
+    /// How; the engine still runs.
+    Spawner(String, EngineEnded),
 }
 
 struct Daemon {
@@ -267,8 +296,20 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn serve(&mut self, signals: &mut Signals, mut ended: EngineEnded) -> End {
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        mut ended: EngineEnded,
+        spawner: Option<&mut Spawner>,
+    ) -> End {
         let mut files = ConfigWatch::new(&self.source);
+        let spawner_ended = async {
+            match spawner {
+                Some(spawner) => spawner.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(spawner_ended);
         loop {
             tokio::select! {
                 biased;
@@ -281,6 +322,7 @@ impl Daemon {
                         Err(_) => "it panicked".to_owned(),
                     });
                 }
+                how = &mut spawner_ended => return End::Spawner(how, ended),
                 _ = signals.hup.recv() => {
                     if let Err(why) = signals.unless_ended(self.reload("SIGHUP")).await {
                         return End::Asked(why, ended);

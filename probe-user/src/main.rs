@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Parser, error::ErrorKind};
-use probe_user::client::ClientError;
+use probe_user::{client::ClientError, spawner};
 
 use crate::cli::{Cli, Command, Exit};
 
@@ -23,6 +23,16 @@ const LATE: u8 = 7;
 const CHECK_USAGE: u8 = 3;
 
 fn main() -> ExitCode {
+    // The daemon starts this executable so, and nobody else does.
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == spawner::NAME)
+    {
+        return match spawner::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(ERROR),
+        };
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -6,7 +6,7 @@
 pub mod backoff;
 pub mod child;
 pub mod log;
-mod notify;
+pub(crate) mod notify;
 mod ready;
 pub mod signals;
 pub mod store;

@@ -64,7 +64,20 @@ pub enum RuntimeError {
 }
 
 /// Receives what is to be shown.
-pub type Sink<'a> = dyn FnMut(Effect) + 'a;
+pub trait Hear {
+    fn hear(&mut self, effect: Effect);
+
+    /// Something that takes longer follows: whoever keeps back what he has heard should pass it on now.
+    fn pass_on(&mut self) {}
+}
+
+impl<F: FnMut(Effect)> Hear for F {
+    fn hear(&mut self, effect: Effect) {
+        self(effect);
+    }
+}
+
+pub type Sink<'a> = dyn Hear + 'a;
 
 pub struct Runtime {
     config: Config,
@@ -94,6 +107,8 @@ pub struct Runtime {
     read_pid_files: BTreeSet<PidFile>,
     looks: BTreeSet<ProcId>,
     resync: Option<SnapshotReason>,
+    /// Something happened since they were last asked for.
+    mains_may_differ: bool,
     /// How many looks at once are left.
     follow_rounds: usize,
     count_losses_at: Option<Nanos>,
@@ -179,6 +194,7 @@ impl Runtime {
             read_pid_files: BTreeSet::new(),
             looks: BTreeSet::new(),
             resync: None,
+            mains_may_differ: true,
             follow_rounds: 0,
             count_losses_at: None,
             more: false,

@@ -81,6 +81,8 @@ pub enum TraceError {
     Version { found: u64 },
     #[error("line {line} of the trace has more than {MAX_LINE_BYTES} bytes: this is no trace")]
     LineTooLong { line: u64 },
+    #[error("line {line} of the trace holds a configuration that is not valid: {problem}")]
+    Config { line: u64, problem: String },
     #[error("line {line} of the trace is no event: {error}")]
     Event { line: u64, error: serde_json::Error },
 }

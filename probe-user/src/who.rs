@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     judge::{Seen, answer},
-    look::{Options, WhoError, look, tables},
+    look::{Looker, Options, WhoError, look, tables},
 };
 use crate::{address::Address, clock::Nanos, event::Process};
 

@@ -61,6 +61,39 @@ impl Bpffs {
 }
 
 impl Bpffs {
+    /// One slot of a pinned array of counters, of all processors together.
+    #[track_caller]
+    pub fn counter(&self, map: &str, slot: usize) -> u64 {
+        let pins = self.pins();
+        let generation = self.generations().into_iter().next().expect("a generation");
+        let output = Command::new("bpftool")
+            .args(["--json", "map", "dump", "pinned"])
+            .arg(pins.join(generation).join("maps").join(map))
+            .output()
+            .expect("run bpftool");
+        assert!(output.status.success(), "bpftool map dump: {output:?}");
+        let entries: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON of bpftool");
+        let byte = |b: &serde_json::Value| {
+            let text = b.as_str().expect("a byte").trim_start_matches("0x");
+            u8::from_str_radix(text, 16).expect("a byte")
+        };
+        let number = |value: &serde_json::Value| {
+            let bytes: Vec<u8> = value["value"]
+                .as_array()
+                .expect("bytes")
+                .iter()
+                .map(byte)
+                .collect();
+            u64::from_ne_bytes(bytes.try_into().expect("eight bytes"))
+        };
+        entries[slot]["values"]
+            .as_array()
+            .expect("values")
+            .iter()
+            .map(number)
+            .sum()
+    }
+
     /// The directories of what was built differently.
     pub fn generations(&self) -> Vec<String> {
         let entries = fs::read_dir(self.pins()).into_iter().flatten().flatten();

@@ -267,6 +267,19 @@ impl Probed {
         proc.wait();
     }
 
+    /// Waits until it has ended by itself, with this code.
+    #[track_caller]
+    pub fn ended_with(&mut self, code: i32) {
+        let status = self.proc.take().expect("it runs").wait();
+        assert_eq!(
+            status.code(),
+            Some(code),
+            "the daemon ended with {}\n{}",
+            process::describe(status),
+            self.log()
+        );
+    }
+
     /// Ends it with SIGTERM.
     #[track_caller]
     pub fn stop(&mut self) {

@@ -6,8 +6,12 @@ mod bless;
 mod build_ebpf;
 mod child;
 mod demo;
+mod deny;
 mod docs;
+mod fuzz;
 mod package;
+mod protections;
+mod robust;
 mod test;
 mod vm;
 mod workspace;
@@ -31,14 +35,20 @@ enum Command {
     Test(test::Args),
     /// Watch a small faulty daemon fail in several ways, in under 30 seconds (needs root)
     Demo(demo::Args),
-    /// Let the engine live through an hour of ten thousand services, and measure it
+    /// Measure probe beside what people use today (needs root)
     Bench(bench::Args),
+    /// Show what survives probe's own end, losses of events and faults of the host, as tables (needs root)
+    Robust(robust::Args),
     /// Record the findings of the traces under tests/traces anew, as the expected ones
     Bless(bless::Args),
     /// Run the kernel tests on Debian's kernels, each in a virtual machine
     Vm(vm::Args),
     /// Write the pages of the documentation that are made from the program
     Docs(docs::Args),
+    /// Run LLVM's fuzzer on what reads bytes of others
+    Fuzz(fuzz::Args),
+    /// Print what protects the host from probe and probe from others, with the test that holds it
+    Protections(protections::Args),
     /// Build the Debian package, or the static program
     Package(package::Args),
 }
@@ -60,9 +70,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Robust(args) => robust::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Docs(args) => docs::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Protections(args) => protections::run(&args),
         Command::Package(args) => package::run(&args),
     }
 }

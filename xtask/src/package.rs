@@ -3,6 +3,7 @@
 mod chroot;
 mod deb;
 mod pages;
+mod sbom;
 mod static_build;
 
 use std::{path::PathBuf, process::Command, time::Duration};
@@ -54,10 +55,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.static_build {
         let program = static_build::build(args)?;
         println!("{}", program.display());
+        println!("{}", sbom::write()?.display());
         return Ok(());
     }
     let [package, later] = pair(args)?;
     println!("{}", package.display());
+    println!("{}", sbom::write()?.display());
     if args.test {
         chroot::test(&package, &later)?;
     }

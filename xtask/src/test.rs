@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all tests, lane by lane. Continuous integration and people run the same.
 
 mod lane;
-mod needs;
+pub(crate) mod needs;
 mod tally;
 
 use std::{fmt::Write as _, time::Duration};

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use super::{
     Api,
     answer::{Query, Refused},
+    turn,
     types::{Cursor, LostLine, LostType, V},
 };
 use crate::{
@@ -155,6 +156,7 @@ struct Piece {
 impl Piece {
     /// Waits for something, and takes what is there then. `None`: the stream has ended.
     async fn next(mut self: Box<Self>) -> Option<(Box<Self>, Bytes)> {
+        turn::go_on();
         let mut piece = std::mem::take(&mut self.first);
         if piece.is_empty() {
             let next = match self.follow {

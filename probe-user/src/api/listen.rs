@@ -13,7 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Gid, Group};
+use nix::{
+    sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr},
+    unistd::{Gid, Group},
+};
 
 use crate::{
     config::Probe,
@@ -48,11 +51,29 @@ pub struct Listeners {
     own: Option<Own>,
 }
 
-#[derive(Debug)]
-struct Own {
-    path: PathBuf,
+/// A socket file of ours.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) path: PathBuf,
     dev: u64,
     ino: u64,
+}
+
+impl Own {
+    /// Whether the path still leads to it.
+    pub(super) fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|m| (m.dev(), m.ino()) == (self.dev, self.ino) && m.file_type().is_socket())
+    }
+
+    /// Removes it, if it still is ours.
+    pub(super) fn remove(&self) {
+        if self.is_there()
+            && let Err(e) = fs::remove_file(&self.path)
+        {
+            tracing::warn!("{} stays behind: {e}", self.path.display());
+        }
+    }
 }
 
 impl Listeners {
@@ -72,7 +93,8 @@ impl Listeners {
         };
         listeners.take_handed().map_err(ListenError::Handed)?;
         if listeners.unix.is_none() {
-            listeners.bind(probe.socket.as_ref())?;
+            let (listener, own) = bind(probe.socket.as_ref(), group)?;
+            (listeners.unix, listeners.own) = (Some(listener), Some(own));
         }
         if let (None, Some(address)) = (&listeners.tcp, probe.api_tcp) {
             let tcp = TcpListener::bind(address).map_err(|error| ListenError::Tcp { address, error })?;
@@ -121,57 +143,57 @@ impl Listeners {
         Ok(())
     }
 
-    fn bind(&mut self, path: &Path) -> Result<(), ListenError> {
-        let failed = |error| ListenError::Bind {
-            path: path.to_owned(),
-            error,
-        };
-        remove_dead(path)?;
-        let listener = bind_private(path).map_err(failed)?;
-        let metadata = fs::symlink_metadata(path).map_err(failed)?;
-        self.own = Some(Own {
-            path: path.to_owned(),
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-        });
-        if let Some(group) = self.group {
-            nix::unistd::fchownat(
-                nix::fcntl::AT_FDCWD,
-                path,
-                None,
-                Some(Gid::from_raw(group)),
-                nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
-            )
-            .map_err(|e| failed(e.into()))?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(failed)?;
-        self.unix = Some(listener);
-        Ok(())
-    }
-
-    /// Removes the socket file that is ours, if it still is.
-    pub(super) fn remove(own: &mut Self) {
-        let Some(own) = own.own.take() else { return };
-        let same = fs::symlink_metadata(&own.path)
-            .is_ok_and(|m| (m.dev(), m.ino()) == (own.dev, own.ino) && m.file_type().is_socket());
-        if same && let Err(e) = fs::remove_file(&own.path) {
-            tracing::warn!("{} stays behind: {e}", own.path.display());
-        }
+    /// Our own socket file, whose removal is the caller's from now on.
+    pub(super) fn take_own(&mut self) -> Option<Own> {
+        self.own.take()
     }
 }
 
 impl Drop for Listeners {
     fn drop(&mut self) {
-        Self::remove(self);
+        if let Some(own) = self.own.take() {
+            own.remove();
+        }
     }
 }
 
-/// Nobody may connect before the owner and the mode are right.
+/// Makes a socket file where there is none, or a dead one.
+pub(super) fn bind(path: &Path, group: Option<u32>) -> Result<(UnixListener, Own), ListenError> {
+    let failed = |error| ListenError::Bind {
+        path: path.to_owned(),
+        error,
+    };
+    remove_dead(path)?;
+    let listener = bind_private(path).map_err(failed)?;
+    let metadata = fs::symlink_metadata(path).map_err(failed)?;
+    let own = Own {
+        path: path.to_owned(),
+        dev: metadata.dev(),
+        ino: metadata.ino(),
+    };
+    if let Some(group) = group {
+        nix::unistd::fchownat(
+            nix::fcntl::AT_FDCWD,
+            path,
+            None,
+            Some(Gid::from_raw(group)),
+            nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .map_err(|e| failed(e.into()))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(failed)?;
+    Ok((listener, own))
+}
+
+/// Nobody may connect before the owner and the mode are right. The file gets the mode of the socket; a umask would be that of
+/// all threads.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o777));
-    let listener = UnixListener::bind(path);
-    nix::sys::stat::umask(old);
-    listener
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::stat::fchmod(&socket, nix::sys::stat::Mode::empty())?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    socket::listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
 }
 
 /// Removes a socket file that no socket is bound to: what a daemon leaves behind that was killed.

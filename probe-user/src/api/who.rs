@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    who::{self, Answer, Options},
+    who::{Answer, Looker, Options, WhoError},
 };
 
 /// How long a look may take: with very many processes, and without the kernel's iterator, it takes its time.
@@ -34,15 +34,18 @@ pub(super) async fn who(State(api): State<Api>, Query(query): Query<Who>) -> Res
     let late = |why: String| Refused::new(StatusCode::SERVICE_UNAVAILABLE, why);
     // The engine knows who made a socket; everybody who has it open only a search finds. One at a time: whoever may only
     // read must not load the host.
-    let Ok(turn) = tokio::time::timeout(LOOK_WITHIN, Arc::clone(&api.0.looks).acquire_owned()).await else {
+    let Ok(mut turn) = tokio::time::timeout(LOOK_WITHIN, Arc::clone(&api.0.looks).lock_owned()).await else {
         return Err(late(
             "too many ask who holds an address: ask again later".to_owned(),
         ));
     };
     let looking = tokio::task::spawn_blocking(move || {
-        let answer = who::look(&address, &Options::default());
-        drop(turn);
-        answer
+        // What it has found serves the next question.
+        let looker = match &mut *turn {
+            Some(looker) => looker,
+            none => none.insert(Looker::new()?),
+        };
+        Ok::<_, WhoError>(looker.look(&address, &Options::default()))
     });
     match tokio::time::timeout(LOOK_WITHIN, looking).await {
         Ok(Ok(Ok(answer))) => Ok(Json(answer)),

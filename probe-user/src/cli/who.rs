@@ -8,8 +8,8 @@ use super::reach::Reach;
 /// Say who holds an address, and whether somebody who connects to it reaches them
 ///
 /// Right where `lsof PATH` and `fuser PATH` are not: they go by the name that a socket was once given, not by the file
-/// that the path leads to. Needs no daemon. As root it sees everything; anybody else is answered by the daemon where they may
-/// ask one, and is told what could not be seen where they may not.
+/// that the path leads to. Needs no daemon; where one runs, it is asked, because it knows who held the socket the last time and
+/// need not search everything. Without one root sees everything; anybody else is told what could not be seen.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit codes: 0 live, 3 held or left behind and nobody is reached (stale, orphaned, bound, shut_down, \
@@ -29,6 +29,10 @@ pub(crate) struct Who {
     /// Network namespace that the port or the abstract name is in, for example /run/netns/NAME
     #[arg(long, value_name = "PATH", value_parser = netns)]
     pub(crate) netns: Option<Netns>,
+
+    /// Look without asking the daemon, also where one runs
+    #[arg(long)]
+    pub(crate) alone: bool,
 
     /// One JSON object
     #[arg(long)]

@@ -10,6 +10,7 @@ use probe_user::{
     config::load,
     daemon::{self, Options, Source},
     kernel::pins,
+    spawner,
 };
 
 use crate::cli::daemon::Daemon;
@@ -47,14 +48,19 @@ pub(crate) fn run(args: &Daemon) -> anyhow::Result<()> {
     if args.uninstall {
         return uninstall(&source);
     }
+    // Before anything else is opened.
+    let spawner = spawner::start()?;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("probe-blocking")
         .thread_keep_alive(KEEP_THREADS)
+        // These read, write and look up; none sets anything up.
+        .on_thread_start(daemon::sandbox::reduce_this_thread)
         .build()?;
     let result = tokio.block_on(daemon::run(Options {
         source,
         tier: args.tier.wanted(),
+        spawner: Some(spawner),
     }));
     tokio.shutdown_timeout(LEAVE_AFTER);
     Ok(result?)

@@ -157,7 +157,7 @@ fn read(path: &Path) -> Result<String, Problem> {
 }
 
 /// The configuration that the files make together. `complete`: no other file could not be read.
-fn parse(texts: &[(PathBuf, String)], complete: bool) -> (Config, Vec<Problem>) {
+pub(crate) fn parse(texts: &[(PathBuf, String)], complete: bool) -> (Config, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut files = Vec::new();
     for (path, text) in texts {

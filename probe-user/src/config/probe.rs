@@ -16,7 +16,8 @@ pub struct Probe {
     /// Where the daemon answers over TCP too, only to those who read: a loopback address and a port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_tcp: Option<SocketAddr>,
-    /// Whether the engine's thread gets a real-time priority where that is allowed.
+    /// Whether the threads between the kernel and a watcher get a real-time priority where that is allowed: the engine's, and the
+    /// API's while it hands out what was just said.
     pub realtime: bool,
     /// Where the history is kept.
     pub state_dir: String,

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     ask::{Ask, AskError, Changes, Picture},
-    realtime, takeover,
+    sandbox, takeover,
 };
 use crate::{
     clock::{self, Nanos},
@@ -24,8 +24,9 @@ use crate::{
     },
     kernel::{Kernel, LoadError, LoadOptions},
     metrics::Timings,
+    realtime,
     report::Watching,
-    runtime::{Poller, Runtime, RuntimeError, Waker, exe_ids},
+    runtime::{Hear, Poller, Runtime, RuntimeError, Waker, exe_ids},
     sources::{
         observer::{KernelTables, Observer},
         sock_diag::DiagError,
@@ -120,9 +121,13 @@ pub async fn start(start: Start) -> Result<EngineThread, StartError> {
                     return;
                 }
             };
-            if realtime {
-                realtime::prefer_this_thread();
+            if realtime && let Err(e) = realtime::prefer_this_thread() {
+                tracing::info!(
+                    "the engine runs with an ordinary priority, so events may be told late under load: {e} (real-time \
+                     needs CAP_SYS_NICE)"
+                );
             }
+            sandbox::reduce_this_thread();
             let config = drive.runtime.engine().config().clone();
             _ = tell_begun.send(Ok((drive.poller.waker(), config, joined)));
             let result = drive.run();
@@ -141,6 +146,19 @@ pub async fn start(start: Start) -> Result<EngineThread, StartError> {
 }
 
 impl Handle {
+    /// Of an engine that has ended: it answers nothing.
+    ///
+    /// # Errors
+    /// When the kernel gives no more descriptors.
+    pub(crate) fn of_nobody() -> io::Result<Self> {
+        let (asks, _) = mpsc::channel(1);
+        Ok(Self {
+            asks,
+            waker: Waker::of_nobody()?,
+            lives: Arc::default(),
+        })
+    }
+
     /// Everything that is known, or only of one service.
     ///
     /// # Errors
@@ -239,8 +257,8 @@ struct Mouth {
     lost: BTreeMap<String, u64>,
 }
 
-impl Mouth {
-    fn say(&mut self, effect: Effect) {
+impl Hear for Mouth {
+    fn hear(&mut self, effect: Effect) {
         let Some(said) = Said::of(effect) else { return };
         if let Said::Lost { source, count } = &said {
             *self.lost.entry(source.clone()).or_default() += count;
@@ -256,8 +274,16 @@ impl Mouth {
         }
     }
 
+    fn pass_on(&mut self) {
+        self.flush();
+    }
+}
+
+impl Mouth {
     fn flush(&mut self) {
-        self.stream.push_all(self.said.drain(..));
+        if !self.said.is_empty() {
+            self.stream.push_all(self.said.drain(..));
+        }
     }
 }
 
@@ -298,7 +324,7 @@ impl Drive {
             services: BTreeSet::new(),
             lost: BTreeMap::new(),
         };
-        runtime.begin(&mut |e| mouth.say(e));
+        runtime.begin(&mut mouth);
         if let Some(action) = takeover::action(&runtime, &mouth.lost) {
             tracing::info!("{}", action.summary);
             mouth.said.push(Said::Action(Box::new(action)));
@@ -325,10 +351,10 @@ impl Drive {
             let ready = self.poller.wait(true)?;
             let Self { runtime, mouth, .. } = self;
             if ready.sources {
-                runtime.drain(&mut |e| mouth.say(e));
+                runtime.drain(mouth);
             }
             if ready.deadline {
-                runtime.tick(&mut |e| mouth.say(e));
+                runtime.tick(mouth);
             }
             self.mouth.flush();
             if ready.woken && self.answer()? {
@@ -347,7 +373,7 @@ impl Drive {
                     _ = reply.send(self.picture(service.as_deref()));
                 }
                 Ask::Ping(reply) => _ = reply.send(()),
-                Ask::Tell(event) => runtime.tell(*event, &mut |e| mouth.say(e)),
+                Ask::Tell(event) => runtime.tell(*event, mouth),
                 Ask::Reload(config, reply) => {
                     let result = self.reload(*config);
                     self.poller.follow(&self.runtime)?;
@@ -355,7 +381,7 @@ impl Drive {
                 }
                 Ask::Stop => {
                     // What happened until now is told.
-                    runtime.drain(&mut |e| mouth.say(e));
+                    runtime.drain(mouth);
                     mouth.flush();
                     self.tell_lives();
                     return Ok(true);
@@ -369,9 +395,7 @@ impl Drive {
     fn reload(&mut self, config: Config) -> Result<Changes, String> {
         let before = self.runtime.engine().config().clone();
         let Self { runtime, mouth, .. } = self;
-        runtime
-            .reload(config, &mut |e| mouth.say(e))
-            .map_err(|e| e.to_string())?;
+        runtime.reload(config, mouth).map_err(|e| e.to_string())?;
         Ok(Changes::between(&before, self.runtime.engine().config()))
     }
 

@@ -12,5 +12,6 @@ mod order;
 mod processes;
 mod property;
 mod sockets;
+mod takeover;
 mod units;
 mod world;

@@ -15,11 +15,12 @@ mod user;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::AsyncWriteExt,
     net::unix::pipe,
@@ -27,8 +28,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub(crate) use self::group::Group;
 use self::output::Kept;
-use crate::signal::Signal;
+use crate::{signal::Signal, spawner};
 
 /// From SIGTERM to SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(2);
@@ -43,7 +45,7 @@ const OUTPUT_WITHIN: Duration = Duration::from_millis(200);
 pub const TIMED_OUT: i32 = 124;
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// The program, looked for in a fixed `PATH`, and its arguments.
     pub argv: Vec<String>,
@@ -58,7 +60,7 @@ pub struct Run {
 }
 
 /// What becomes of processes in the group that outlive the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rest {
     /// They are killed. What the program writes is kept.
     End,
@@ -67,14 +69,14 @@ pub enum Rest {
 }
 
 /// How it went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ran {
     pub end: End,
     /// The last of what it wrote, to either output, with what steers a terminal escaped.
     pub output: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     Exited(i32),
     Killed(Signal),
@@ -117,16 +119,42 @@ impl std::fmt::Display for End {
 }
 
 /// Runs one program at a time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Runner {
+    /// Its name among those that the spawner knows.
+    id: u64,
     /// A killed process is still there.
     stuck: Arc<AtomicBool>,
 }
 
+impl Default for Runner {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            stuck: Arc::default(),
+        }
+    }
+}
+
 impl Runner {
-    /// Runs it to its end, or the end of its time. When this is dropped before that, the group is killed.
+    /// Runs it to its end, or the end of its time: in the spawner where there is one, because a daemon in its sandbox runs
+    /// nothing. When this is dropped before that, the group is killed.
     pub async fn run(&self, run: Run) -> Ran {
-        if self.stuck.load(Ordering::Acquire) {
+        if spawner::is_there() {
+            return spawner::run(self.id, run).await;
+        }
+        self.run_here(run).await
+    }
+
+    /// Whether a killed program is still there.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    /// As a child of this process.
+    pub(crate) async fn run_here(&self, run: Run) -> Ran {
+        if self.is_stuck() {
             return not_started("the program that was killed before is still there".to_owned());
         }
         let (limit, rest, input) = (run.limit, run.rest, run.input.clone());

@@ -29,6 +29,8 @@ use crate::{
 const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
+/// `_NSIG`
+const SIGNALS: i32 = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -46,6 +48,8 @@ pub enum DecodeError {
     Socket { family: u16, protocol: u16 },
     #[error("a record of a UNIX socket has no name")]
     NoName,
+    #[error("a record of a signal has number {0}, expected 1 to {SIGNALS}")]
+    Signal(u32),
 }
 
 /// # Errors
@@ -64,8 +68,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         RecordKind::Fork => What::Fork {
             child: process(&record::<ForkRecord>(kind, bytes)?.task, None),
         },
-        RecordKind::Exit => exit(record(kind, bytes)?),
-        RecordKind::Signal => What::Signal(signal(record(kind, bytes)?)),
+        RecordKind::Exit => exit(record(kind, bytes)?)?,
+        RecordKind::Signal => What::Signal(signal(record(kind, bytes)?)?),
         RecordKind::Oom => oom(record(kind, bytes)?),
         RecordKind::InetListen | RecordKind::InetBind => {
             let record: &InetRecord = record(kind, bytes)?;
@@ -134,19 +138,27 @@ fn exec(record: &ExecRecord) -> What {
     What::Exec { process }
 }
 
-fn exit(record: &ExitRecord) -> What {
+fn exit(record: &ExitRecord) -> Result<What, DecodeError> {
+    let status = ExitStatus::from_wait(record.status);
+    if let ExitStatus::Signal { signal, .. } = status
+        && signal.0 > SIGNALS
+    {
+        return Err(DecodeError::Signal(record.status & 0x7f));
+    }
     let held = record.listener_inodes.get(..record.listeners as usize);
     let complete = record.listeners_cut == 0 && record.listeners == record.listeners_seen;
-    What::Exit {
+    Ok(What::Exit {
         process: process(&record.task, None),
-        status: ExitStatus::from_wait(record.status),
+        status,
         listeners: held.filter(|_| complete).map(<[u64]>::to_vec),
-    }
+    })
 }
 
-fn signal(record: &SignalRecord) -> SignalSent {
-    let signal = Signal(record.signal.min(i32::MAX as u32) as i32);
-    SignalSent {
+fn signal(record: &SignalRecord) -> Result<SignalSent, DecodeError> {
+    let signal = i32::try_from(record.signal).ok();
+    let signal = signal.filter(|n| (1..=SIGNALS).contains(n)).map(Signal);
+    let signal = signal.ok_or(DecodeError::Signal(record.signal))?;
+    Ok(SignalSent {
         target: process(&record.target, None),
         signal,
         code: record.code,
@@ -160,7 +172,7 @@ fn signal(record: &SignalRecord) -> SignalSent {
         disposition: disposition(signal, record.handler, record.blocked),
         fault_addr: (record.fault_addr != 0).then_some(record.fault_addr),
         actor: (record.has_sender != 0).then(|| Arc::new(process(&record.sender, Some(&record.sender_exe)))),
-    }
+    })
 }
 
 /// A blocked signal waits, whatever would become of it. KILL and STOP can't be blocked.

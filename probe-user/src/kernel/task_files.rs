@@ -3,13 +3,19 @@
 //! Loading the whole object takes the better part of 100 ms: three readings of the kernel's types, two dozen programs. A
 //! question that is asked once can't afford that. This program is the body of `iter_task_file` in `probe-ebpf`, with the
 //! offsets and the wanted inodes as constants, so that it needs no map, no relocation and no second reading of the types.
+//!
+//! It also tells how many references an open file has. Whoever knows as many descriptors of it knows all of them, and need not
+//! search.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read as _},
     mem::offset_of,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
 };
 
 use probe_abi::{FileEntry, SOCKFS_MAGIC};
@@ -40,6 +46,8 @@ pub enum TaskFilesError {
     Refused { step: &'static str, source: io::Error },
     #[error("the iterator over open files broke off: {0}")]
     Broken(io::Error),
+    #[error("this kernel does not tell how many references an open file has")]
+    References,
 }
 
 /// What the program must know of this kernel.
@@ -54,12 +62,16 @@ struct Types {
     tgid: i16,
     group_leader: i16,
     start: i16,
+    /// Not every kernel has it under a name that is known.
+    references: Option<i16>,
 }
 
 /// Asks the kernel who holds which socket, without loading anything else.
 #[derive(Debug, Default)]
 pub struct TaskFiles {
     types: Option<Types>,
+    /// What the kernel's number of references says of a file that has none but the looker's; `None`: not asked yet.
+    no_reference: Option<Option<u64>>,
 }
 
 impl TaskFiles {
@@ -72,16 +84,9 @@ impl TaskFiles {
         if inodes.is_empty() {
             return Ok(Vec::new());
         }
-        let types = match self.types {
-            Some(types) => types,
-            None => *self.types.insert(Types::read()?),
-        };
-        let mut bytes = Vec::new();
-        run(&types, inodes, &mut bytes)?;
-        let entries = bytes.chunks_exact(size_of::<FileEntry>());
-        Ok(entries
-            .filter_map(|e| FileEntry::read_from_bytes(e).ok())
-            .filter(|e| inodes.contains(&e.inode))
+        let types = self.types()?;
+        Ok(entries(&types, inodes, Show::Start, None)?
+            .into_iter()
             .map(|e| {
                 (
                     e.inode,
@@ -91,6 +96,74 @@ impl TaskFiles {
             })
             .collect())
     }
+
+    /// How many references the open file of a socket has that this process has open: each entry in a table of descriptors
+    /// is one, and so is a message on its way, a registration with io_uring, and a system call of a process with threads
+    /// that is waiting at it.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell (before 6.1), and when the process does not have it open any more.
+    pub fn references(&mut self, pid: u32, inode: u64) -> Result<u64, TaskFilesError> {
+        let types = self.types()?;
+        let base = match self.no_reference {
+            Some(base) => base,
+            None => *self.no_reference.insert(no_reference(&types)),
+        };
+        let seen = raw_references(&types, pid, inode)?;
+        base.and_then(|base| seen.checked_sub(base))
+            .ok_or(TaskFilesError::References)
+    }
+
+    fn types(&mut self) -> Result<Types, TaskFilesError> {
+        match self.types {
+            Some(types) => Ok(types),
+            None => Ok(*self.types.insert(Types::read()?)),
+        }
+    }
+}
+
+/// The kernel counts from one or from zero, and counts the iterator's own reference: a file whose references are known
+/// tells.
+fn no_reference(types: &Types) -> Option<u64> {
+    let (one, _other) = UnixStream::pair().ok()?;
+    let inode = rustix::fs::fstat(&one).ok()?.st_ino;
+    let pid = std::process::id();
+    let single = raw_references(types, pid, inode).ok()?;
+    let _second = one.try_clone().ok()?;
+    let double = raw_references(types, pid, inode).ok()?;
+    (double == single + 1).then(|| single.checked_sub(1)).flatten()
+}
+
+fn raw_references(types: &Types, pid: u32, inode: u64) -> Result<u64, TaskFilesError> {
+    let show = Show::References(types.references.ok_or(TaskFilesError::References)?);
+    let found = entries(types, &[inode].into(), show, Some(pid))?;
+    let first = found.first().ok_or(TaskFilesError::References)?;
+    Ok(first.start)
+}
+
+/// What stands in an entry beside who and where.
+#[derive(Debug, Clone, Copy)]
+enum Show {
+    /// When the process began.
+    Start,
+    /// In its place what lies here in the open file.
+    References(i16),
+}
+
+/// `of`: only the files of this process.
+fn entries(
+    types: &Types,
+    inodes: &BTreeSet<u64>,
+    show: Show,
+    of: Option<u32>,
+) -> Result<Vec<FileEntry>, TaskFilesError> {
+    let mut bytes = Vec::new();
+    run(types.target, &assemble(types, inodes, show), of, &mut bytes)?;
+    let entries = bytes.chunks_exact(size_of::<FileEntry>());
+    Ok(entries
+        .filter_map(|e| FileEntry::read_from_bytes(e).ok())
+        .filter(|e| inodes.contains(&e.inode))
+        .collect())
 }
 
 impl Types {
@@ -114,6 +187,8 @@ impl Types {
             tgid: offset("task_struct", "tgid")?,
             group_leader: offset("task_struct", "group_leader")?,
             start: offset("task_struct", "start_boottime")?,
+            // `f_ref` from 6.13.
+            references: offset("file", "f_ref|f_count").ok(),
         })
     }
 }
@@ -199,7 +274,7 @@ impl Assembler {
 }
 
 /// Registers: 6 the context, 7 the file, 8 the task, 9 the inode number; 1 to 5 come and go.
-fn assemble(types: &Types, inodes: &BTreeSet<u64>) -> Vec<Instruction> {
+fn assemble(types: &Types, inodes: &BTreeSet<u64>, show: Show) -> Vec<Instruction> {
     let mut a = Assembler::default();
     a.push(code::MOVE, 6, 1, 0, 0);
     // Both are null in the closing call.
@@ -230,8 +305,13 @@ fn assemble(types: &Types, inodes: &BTreeSet<u64>) -> Vec<Instruction> {
     a.push(code::LOAD_32, 1, 6, FD, 0);
     a.push(code::STORE_32, 10, 1, field(offset_of!(FileEntry, fd)), 0);
     a.push(code::STORE_64, 10, 9, field(offset_of!(FileEntry, inode)), 0);
-    a.load(1, 8, types.group_leader);
-    a.load(1, 1, types.start);
+    match show {
+        Show::Start => {
+            a.load(1, 8, types.group_leader);
+            a.load(1, 1, types.start);
+        }
+        Show::References(offset) => a.load(1, 7, offset),
+    }
     a.push(code::STORE_64, 10, 1, field(offset_of!(FileEntry, start)), 0);
     // bpf_seq_write(meta->seq, &entry, sizeof entry). Where it finds no room the kernel shows the same file again.
     a.load(1, 6, META);
@@ -279,7 +359,7 @@ struct ProgramLoad {
     attach_btf_id: u32,
 }
 
-/// As `BPF_LINK_CREATE` takes it for an iterator over everything.
+/// As `BPF_LINK_CREATE` takes it for an iterator.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct LinkCreate {
@@ -303,8 +383,26 @@ struct IterCreate {
 const _: () = assert!(offset_of!(ProgramLoad, attach_btf_id) == 108);
 const _: () = assert!(offset_of!(LinkCreate, info) == 16);
 
-fn run(types: &Types, inodes: &BTreeSet<u64>, bytes: &mut Vec<u8>) -> Result<(), TaskFilesError> {
-    let program = assemble(types, inodes);
+/// `union bpf_iter_link_info` for one process.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct OfTask {
+    thread: u32,
+    process: u32,
+    pidfd: u32,
+}
+
+fn run(
+    target: u32,
+    program: &[Instruction],
+    of: Option<u32>,
+    bytes: &mut Vec<u8>,
+) -> Result<(), TaskFilesError> {
+    let task = of.map(|pid| OfTask {
+        thread: pid,
+        process: 0,
+        pidfd: 0,
+    });
     let license = c"Dual MIT/GPL";
     let mut name = [0; 16];
     name[..13].copy_from_slice(b"probe_holders");
@@ -331,7 +429,7 @@ fn run(types: &Types, inodes: &BTreeSet<u64>, bytes: &mut Vec<u8>) -> Result<(),
             line_info_size: 0,
             line_info: 0,
             line_info_count: 0,
-            attach_btf_id: types.target,
+            attach_btf_id: target,
         },
     )?;
     let link = bpf(
@@ -342,8 +440,8 @@ fn run(types: &Types, inodes: &BTreeSet<u64>, bytes: &mut Vec<u8>) -> Result<(),
             target: 0,
             attach_type: BPF_TRACE_ITER,
             flags: 0,
-            info: 0,
-            info_size: 0,
+            info: task.as_ref().map_or(0, |t| std::ptr::from_ref(t) as u64),
+            info_size: task.as_ref().map_or(0, |_| size_of::<OfTask>() as u32),
             unused: 0,
         },
     )?;
@@ -463,5 +561,41 @@ mod tests {
             return;
         };
         assert!(found.iter().all(|(.., fd)| *fd != file.as_raw_fd()), "{found:?}");
+    }
+
+    #[test]
+    fn each_descriptor_of_each_process_is_one_reference() {
+        let _alone = alone();
+        let mut files = TaskFiles::default();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (me, number) = (std::process::id(), inode(&socket));
+        match files.references(me, number) {
+            Ok(one) => assert_eq!(one, 1),
+            Err(e) => return eprintln!("skipped: {e}"),
+        }
+        let second = socket.try_clone().unwrap();
+        assert_eq!(files.references(me, number).unwrap(), 2);
+        let child = Child::holding(|| ());
+        assert_eq!(files.references(me, number).unwrap(), 4);
+        assert_eq!(files.references(child.pid(), number).unwrap(), 4);
+        drop(child);
+        drop(second);
+        assert_eq!(files.references(me, number).unwrap(), 1);
+        // One that waits in a message is held by nobody.
+        let (one, other) = UnixStream::pair().unwrap();
+        let fds = [socket.as_raw_fd()];
+        let message = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
+        nix::sys::socket::sendmsg::<()>(
+            one.as_raw_fd(),
+            &[io::IoSlice::new(b"x")],
+            &message,
+            nix::sys::socket::MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+        assert_eq!(files.references(me, number).unwrap(), 2);
+        drop((one, other));
+        drop(socket);
+        assert!(files.references(me, number).is_err());
     }
 }

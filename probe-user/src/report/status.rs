@@ -142,6 +142,11 @@ fn probe(out: &mut Vec<u8>, look: &Look, p: &ProbeStatus, answer: &Services) -> 
         look.painted(out, YELLOW, why);
         out.push(b'\n');
     }
+    if let Some(why) = p.pinned.as_ref().and_then(|p| p.why_not.as_deref()) {
+        let text = format!("a restart of probe would miss what happens meanwhile: {why}");
+        look.painted(out, YELLOW, &text);
+        out.push(b'\n');
+    }
     history(out, look, p.history.as_ref());
     for hook in &p.hooks {
         self::hook(out, look, hook);

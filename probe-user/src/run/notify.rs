@@ -26,7 +26,7 @@ pub(super) struct Relay {
 
 /// What a message meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
+pub(crate) enum Word {
     Ready,
     Stopping,
     Other,
@@ -58,15 +58,10 @@ impl Relay {
         let mut words = Vec::new();
         let mut bytes = [0; BYTES];
         while let Ok(length) = self.socket.recv(&mut bytes) {
-            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-            for line in text.lines().filter(|line| is_passed_on(line)) {
+            for (line, word) in read(&bytes[..length]) {
                 // Nobody may be listening; the child does not care either.
-                let _ = sd_notify::notify(&[NotifyState::Custom(line)]);
-                words.push(match line {
-                    "READY=1" => Word::Ready,
-                    "STOPPING=1" => Word::Stopping,
-                    _ => Word::Other,
-                });
+                let _ = sd_notify::notify(&[NotifyState::Custom(&line)]);
+                words.push(word);
             }
         }
         words
@@ -78,6 +73,22 @@ impl Drop for Relay {
         // Ours, and nobody else's as long as we hold the lock of the run.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// The lines of a message that are passed on, and what they mean.
+pub(crate) fn read(message: &[u8]) -> Vec<(String, Word)> {
+    let text = String::from_utf8_lossy(message);
+    let lines = text.lines().filter(|line| is_passed_on(line));
+    lines
+        .map(|line| {
+            let word = match line {
+                "READY=1" => Word::Ready,
+                "STOPPING=1" => Word::Stopping,
+                _ => Word::Other,
+            };
+            (line.to_owned(), word)
+        })
+        .collect()
 }
 
 /// The main process is us, and descriptors do not come through.

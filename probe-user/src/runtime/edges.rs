@@ -1,6 +1,7 @@
 //! What the kernel and the file system tell, in the order in which the engine must hear it.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
@@ -117,7 +118,9 @@ impl Runtime {
         let (queue, kernel, paths) = (&mut self.queue, &self.kernel, &self.paths);
         let mut appeared = Vec::new();
         let mut exes_changed = false;
-        let exes: BTreeSet<Rooted> = declared_exes(&self.config).collect();
+        // Only where a name has changed: this is called for every event, and there may be ten thousand services.
+        let config = &self.config;
+        let exes = LazyCell::new(|| declared_exes(config).collect::<BTreeSet<Rooted>>());
         let is_exe = |path: &Rooted| exes.contains(path);
         self.directories.drain(|event| match event {
             DirectoryEvent::Name { path, change, pid } => {
@@ -152,11 +155,11 @@ impl Runtime {
                 }));
             }
         });
+        exes_changed |= appeared.iter().any(is_exe);
         if !appeared.is_empty() {
             self.follow_changers();
         }
         for path in appeared {
-            exes_changed |= is_exe(&path);
             for declared in self.paths.at(&path).cloned().collect::<Vec<_>>() {
                 self.look_again(declared);
             }

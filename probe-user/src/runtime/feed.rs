@@ -40,7 +40,11 @@ impl Runtime {
         self.follow_rounds = FOLLOW_ROUNDS;
         loop {
             self.feed_queue(sink);
-            self.follow_mains();
+            // What is known must not wait for what has to be looked at.
+            sink.pass_on();
+            if std::mem::take(&mut self.mains_may_differ) {
+                self.follow_mains();
+            }
             if let Some(site) = self.settle.pop_first() {
                 self.look_at(&site);
             } else if let Some(file) = self.read_pid_files.pop_first() {
@@ -71,6 +75,8 @@ impl Runtime {
 
     fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
         let now = told_at(&event, self.engine.deadline(), clock::now());
+        // To ask for the main process of each service costs more than most events, and these change none.
+        self.mains_may_differ |= !matches!(event.what, What::Signal(_) | What::Heartbeat { .. });
         if let Some(trace) = &mut self.trace
             && let Err(e) = trace.write(now, &event)
         {
@@ -83,7 +89,7 @@ impl Runtime {
         self.timings.applied(clock::now().since(began));
         for effect in effects {
             match effect {
-                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink(effect),
+                Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink.hear(effect),
                 Effect::Settle(site) => {
                     self.settle.insert(site);
                 }

@@ -39,6 +39,15 @@ pub struct Poller {
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
+    /// Wakes nobody.
+    ///
+    /// # Errors
+    /// When the kernel gives no more descriptors.
+    pub(crate) fn of_nobody() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        Ok(Self(Arc::new(EventFd::from_flags(flags)?)))
+    }
+
     pub fn wake(&self) {
         // The counter is full: it is awake already.
         _ = self.0.write(1);

@@ -34,6 +34,11 @@ const FILES: u64 = u64::MAX;
 /// Most readiness events taken in one drain; the rest stays ready.
 const READY: usize = 64;
 
+/// Reads a line as journalctl prints entries, for fuzzing. Whether it is a beat, and when.
+pub(crate) fn read_journal_entry(line: &[u8], text: &str, now: Nanos) -> Option<Nanos> {
+    journal::parse(line, text, now)
+}
+
 /// A declared heartbeat that this source can't see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {

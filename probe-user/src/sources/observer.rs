@@ -74,6 +74,8 @@ pub struct Observer {
     tables: Option<Box<dyn KernelTables>>,
     /// Sockets seen alive for an address: they belong to it as long as they live, whatever becomes of the path.
     seen: BTreeMap<Site, BTreeSet<SocketId>>,
+    /// Socket files that a live socket of this network namespace was bound to, as they were then.
+    here: BTreeMap<Site, Stamp>,
     holders: Holders,
     /// TCP sockets that are bound and do not listen are looked for too.
     with_bound: bool,
@@ -98,6 +100,7 @@ impl Observer {
             diag: Diag::open()?,
             tables,
             seen: BTreeMap::new(),
+            here: BTreeMap::new(),
             holders: Holders::default(),
             with_bound: false,
         })
@@ -130,6 +133,17 @@ impl Observer {
         })
     }
 
+    /// The same, and who holds its sockets is searched for anew although known holders still do.
+    pub fn site_anew(&mut self, site: &Site, view: &View) -> Option<AddressState> {
+        self.settle(&[(site, view)], true).pop()
+    }
+
+    /// Sockets that were seen at an address and have lost its path do not belong to it any more.
+    pub fn forget_addresses(&mut self) {
+        self.seen.clear();
+        self.here.clear();
+    }
+
     /// How several declared addresses are now, as one service means them; in their order.
     pub fn sites(&mut self, sites: &[Site], view: &View) -> Vec<AddressState> {
         let wanted: Vec<(&Site, &View)> = sites.iter().map(|site| (site, view)).collect();
@@ -141,6 +155,7 @@ impl Observer {
         let began = clock::now();
         let declared: BTreeSet<Site> = config.sites().into_iter().flatten().collect();
         self.seen.retain(|site, _| declared.contains(site));
+        self.here.retain(|site, _| declared.contains(site));
         let seen: Vec<(&Site, View)> = declared.iter().map(|site| (site, views.of(site))).collect();
         let wanted: Vec<(&Site, &View)> = seen.iter().map(|(site, view)| (*site, view)).collect();
         let addresses = self.settle(&wanted, true);
@@ -232,13 +247,24 @@ impl Observer {
                 Ok(None) => Ok(Vec::new()),
                 Err(e) => Err(e.clone()),
             };
-            let (sockets, error) = match sockets {
+            let (sockets, error): (Vec<Socket>, _) = match sockets {
                 Ok(found) => {
                     by_name_only.extend(found.iter().filter(|m| m.by_name_only).map(|m| m.socket.id));
                     (found.into_iter().map(|m| m.socket).collect(), None)
                 }
                 Err(error) => (Vec::new(), Some(error)),
             };
+            if let (Ok(Some(dumps)), Some((_, stamp))) = (&dumps[i], &found)
+                && let PathState::Socket(file) = stamp.state
+                && asked[i].before == found
+            {
+                let sockets: &[Socket] = &sockets;
+                if dumps.is_from_here(file, sockets) {
+                    self.here.insert(site.clone(), stamp.clone());
+                } else if !sockets.is_empty() {
+                    self.here.remove(site);
+                }
+            }
             let (place, stamp) = found.unzip();
             places.push(place);
             states.push(AddressState {
@@ -321,9 +347,15 @@ impl Observer {
         for (namespace, members) in groups.into_values() {
             let sites: Vec<&Asked<'_>> = members.iter().map(|i| &asked[*i]).collect();
             let dumps = match namespace {
-                NetNamespace::Own => Ok(Dumps::read(&mut self.diag, &sites, &self.seen, self.with_bound)),
+                NetNamespace::Own => Ok(Dumps::read(
+                    &mut self.diag,
+                    &sites,
+                    &self.seen,
+                    &self.here,
+                    self.with_bound,
+                )),
                 NetNamespace::Other { file, .. } => Diag::open_in(file)
-                    .map(|mut diag| Dumps::read(&mut diag, &sites, &self.seen, self.with_bound))
+                    .map(|mut diag| Dumps::read(&mut diag, &sites, &self.seen, &self.here, self.with_bound))
                     .map_err(|e| e.to_string()),
             };
             let dumps = dumps.map(|d| Some(Rc::new(d)));

@@ -222,7 +222,7 @@ fn device_of_mount(id: u64, whose: &str) -> Option<u32> {
 
 /// Mount id and device of a line of mountinfo: `41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw`. Line by line,
 /// so that one that procfs does not understand hides no other.
-fn mount_line(line: &str) -> Option<(u64, u32)> {
+pub(crate) fn mount_line(line: &str) -> Option<(u64, u32)> {
     let mount = MountInfo::from_line(line).ok()?;
     let (major, minor) = mount.majmin.split_once(':')?;
     let id = u64::try_from(mount.mnt_id).ok()?;

@@ -201,6 +201,18 @@ pub fn parent(id: ProcId) -> Option<ProcId> {
     (stat.ppid != 0).then(|| identity(stat.ppid)).flatten()
 }
 
+/// Whether two processes share their table of descriptors, as clone(2) with `CLONE_FILES` makes them. `None`: it can't be told.
+pub(crate) fn shares_descriptors(one: u32, other: u32) -> Option<bool> {
+    /// `linux/kcmp.h`
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: five numbers; the kernel touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) } {
+        0 => Some(true),
+        1..=3 => Some(false),
+        _ => None,
+    }
+}
+
 /// The living children of a process, where the kernel keeps that list (`CONFIG_PROC_CHILDREN`); empty elsewhere.
 /// Only those of its first thread and of its other threads that exist now.
 pub fn children(id: ProcId) -> Vec<ProcId> {
@@ -301,7 +313,7 @@ fn argv(pid: u32) -> Vec<String> {
 
 /// Arguments separated by NUL. The last one of a vector that did not fit is left out: half an argument is no argument,
 /// and an exact match against it would lie. A daemon that rewrote its title leaves one long argument: that stays, cut.
-fn split_argv(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn split_argv(bytes: &[u8]) -> Vec<String> {
     let cut = bytes.len() > ARGV_BYTES;
     let bytes = &bytes[..bytes.len().min(ARGV_BYTES)];
     let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
@@ -326,7 +338,7 @@ fn unit(pid: u32) -> Option<String> {
 }
 
 /// The path in the unified hierarchy; where systemd does not use that (it shows `/` then), in systemd's own.
-fn cgroup_path(text: &str) -> Option<&str> {
+pub(crate) fn cgroup_path(text: &str) -> Option<&str> {
     let unified = text.lines().find_map(|line| line.strip_prefix("0::"));
     let systemd = text
         .lines()

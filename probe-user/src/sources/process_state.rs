@@ -48,6 +48,17 @@ pub fn look(id: ProcId) -> ProcessState {
     }
 }
 
+/// Reads a text as each of the files that are read here, for fuzzing.
+pub(crate) fn read_text(bytes: &[u8]) {
+    _ = thread::parse(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    _ = syscall::parse(&text);
+    for line in text.lines() {
+        _ = lock::holder(line);
+        _ = tcp::Row::parse(line);
+    }
+}
+
 fn run_state(pid: u32, threads: &Threads) -> RunState {
     // The first thread stands for the process; where it has ended, the oldest that lives.
     let mut live = threads.list.iter().filter(|t| t.is_alive());

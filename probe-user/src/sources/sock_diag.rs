@@ -331,28 +331,59 @@ impl Diag {
                     problem: "a message larger than 32 KiB, or an empty one",
                 });
             };
-            for message in wire::Messages::new(datagram) {
-                let message = message.map_err(|problem| DiagError::Malformed { what, problem })?;
-                if message.header.sequence.get() != self.sequence {
-                    continue;
-                }
-                interrupted |= message.header.flags.get() & libc::NLM_F_DUMP_INTR as u16 != 0;
-                match i32::from(message.header.kind.get()) {
-                    libc::NLMSG_DONE => return Ok(if interrupted { Ended::Again } else { Ended::Whole }),
-                    libc::NLMSG_ERROR => return refused(what, message.payload),
-                    wire::SOCK_DIAG_BY_FAMILY => {
-                        let socket = parse(message.payload)
-                            .map_err(|problem| DiagError::Malformed { what, problem })?;
-                        found.extend(socket);
-                        if found.len() > MAX_SOCKETS {
-                            return Err(DiagError::TooMany { what });
-                        }
-                    }
-                    _ => {}
-                }
+            if let Some(ended) = take(what, datagram, self.sequence, &mut interrupted, found, &parse)? {
+                return Ok(ended);
             }
         }
     }
+}
+
+/// Takes what one datagram says of the dump with this number. `None`: there is more to come.
+fn take<T>(
+    what: &'static str,
+    datagram: &[u8],
+    sequence: u32,
+    interrupted: &mut bool,
+    found: &mut Vec<T>,
+    parse: impl Fn(&[u8]) -> Result<Option<T>, &'static str>,
+) -> Result<Option<Ended>, DiagError> {
+    for message in wire::Messages::new(datagram) {
+        let message = message.map_err(|problem| DiagError::Malformed { what, problem })?;
+        if message.header.sequence.get() != sequence {
+            continue;
+        }
+        *interrupted |= message.header.flags.get() & libc::NLM_F_DUMP_INTR as u16 != 0;
+        match i32::from(message.header.kind.get()) {
+            libc::NLMSG_DONE if *interrupted => return Ok(Some(Ended::Again)),
+            libc::NLMSG_DONE => return Ok(Some(Ended::Whole)),
+            libc::NLMSG_ERROR => return refused(what, message.payload).map(Some),
+            wire::SOCK_DIAG_BY_FAMILY => {
+                let socket =
+                    parse(message.payload).map_err(|problem| DiagError::Malformed { what, problem })?;
+                found.extend(socket);
+                if found.len() > MAX_SOCKETS {
+                    return Err(DiagError::TooMany { what });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The sockets of an answer to question 1, for fuzzing: of every family.
+pub(crate) fn answer(datagram: &[u8]) -> (Vec<UnixSocket>, Vec<InetSocket>) {
+    let (mut unix, mut tcp, mut udp) = (Vec::new(), Vec::new(), Vec::new());
+    // What is wrong with an answer ends it; what came before counts.
+    _ = take("UNIX sockets", datagram, 1, &mut false, &mut unix, unix_socket);
+    _ = take("TCP listeners", datagram, 1, &mut false, &mut tcp, |p| {
+        inet_socket(p, true)
+    });
+    _ = take("UDP sockets", datagram, 1, &mut false, &mut udp, |p| {
+        inet_socket(p, false)
+    });
+    tcp.append(&mut udp);
+    (unix, tcp)
 }
 
 fn open() -> Result<OwnedFd, DiagError> {
@@ -394,7 +425,7 @@ fn refused(what: &'static str, payload: &[u8]) -> Result<Ended, DiagError> {
             problem: "an error message without an error",
         });
     };
-    match -errno {
+    match errno.saturating_neg() {
         0 => Ok(Ended::Whole),
         libc::EBUSY => Ok(Ended::Again),
         code => {

@@ -10,6 +10,10 @@ use std::{
 use serde::Deserialize;
 
 use super::{Entry, Header, MAX_LINE_BYTES, TraceError, VERSION};
+use crate::{
+    config::{Config, check::check},
+    event::What,
+};
 
 /// Reads a trace line by line; no more than one line is in memory.
 #[derive(Debug)]
@@ -59,6 +63,7 @@ impl<R: BufRead> Reader<R> {
             return Err(TraceError::Empty);
         }
         let header = header(&line)?;
+        valid(&header.config, 1)?;
         Ok(Self {
             source,
             header,
@@ -89,8 +94,13 @@ impl<R: BufRead> Reader<R> {
         if !read_line(&mut self.source, self.number, &mut self.line)? {
             return Ok(None);
         }
-        match serde_json::from_slice(&self.line) {
-            Ok(entry) => Ok(Some(entry)),
+        match serde_json::from_slice::<Entry>(&self.line) {
+            Ok(entry) => {
+                if let What::Reload { config, .. } = &entry.event.what {
+                    valid(config, self.number)?;
+                }
+                Ok(Some(entry))
+            }
             // The writer ends every line: what has no end is the rest of a recording that was cut off.
             Err(_) if self.line.last() != Some(&b'\n') => {
                 self.cut_off = true;
@@ -115,6 +125,17 @@ fn read_line(source: &mut impl BufRead, number: u64, line: &mut Vec<u8>) -> Resu
         return Err(TraceError::LineTooLong { line: number });
     }
     Ok(got > 0)
+}
+
+/// A recording can be anybody's: what no file could declare (a snapshot every 0 s) would have the engine work for ever.
+fn valid(config: &Config, line: u64) -> Result<(), TraceError> {
+    match check(config, false).into_iter().next() {
+        None => Ok(()),
+        Some(wrong) => Err(TraceError::Config {
+            line,
+            problem: wrong.message,
+        }),
+    }
 }
 
 /// The version is looked at first, so that a newer format is called that and not a broken header.

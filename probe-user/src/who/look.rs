@@ -5,7 +5,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -15,11 +15,11 @@ use crate::{
     address::{Address, Site},
     clock::{self, Nanos},
     config::Netns,
-    event::{AddressState, PathState, ProcId, Process},
+    event::{AddressState, Holder, PathState, ProcId, Process, Socket},
     kernel::TaskFiles,
     sources::{
         observer::{HolderFinder, KernelTables, Observer, ProcessLister},
-        path,
+        path, process,
         sock_diag::{Diag, DiagError},
         view::View,
     },
@@ -41,55 +41,135 @@ pub struct WhoError(#[from] DiagError);
 /// # Errors
 /// When the kernel can't be asked for sockets at all; everything else that could not be seen stands in the answer.
 pub fn look(address: &Address, options: &Options) -> Result<Answer, WhoError> {
-    let tables = Once::default();
-    let asked = Arc::clone(&tables.asked);
-    let mut observer = Observer::new(Some(Box::new(tables)))?.with_bound();
-    let (meant, links_to) = follow(address);
-    let view = View {
-        netns: options.netns.clone(),
-        ..View::default()
-    };
-    let (at, wall_offset_ns) = (clock::now(), clock::wall_offset());
-    let mut state = observer.site(&Site::from(meant.clone()), &view);
-    state.address = address.clone();
-    let made = match (&state.path, meant.path()) {
-        (Some(PathState::Socket(_)), Some(path)) => made(path, wall_offset_ns),
-        _ => None,
-    };
+    Ok(Looker::new()?.look(address, options))
+}
 
-    let mut seen = Seen {
-        state: &state,
-        at,
-        wall_offset_ns,
-        made,
-        links_to,
-        all_holders: true,
-        namespaces_unseen: false,
-        cannot_see: Vec::new(),
+/// Looks again and again. What it has found is asked for first the next time, and where nobody else can hold the socket,
+/// that is the answer: then a look takes as long beside ten thousand processes as beside ten.
+pub struct Looker {
+    observer: Observer,
+    asked: Asked,
+    files: TaskFiles,
+}
+
+impl Looker {
+    /// # Errors
+    /// When the kernel can't be asked for sockets at all.
+    pub fn new() -> Result<Self, WhoError> {
+        let tables = Searching::default();
+        let asked = Arc::clone(&tables.asked);
+        Ok(Self {
+            observer: Observer::new(Some(Box::new(tables)))?.with_bound(),
+            asked,
+            files: TaskFiles::default(),
+        })
+    }
+
+    /// Who holds the address now. What could not be seen stands in the answer.
+    pub fn look(&mut self, address: &Address, options: &Options) -> Answer {
+        let (meant, links_to) = follow(address);
+        let view = View {
+            netns: options.netns.clone(),
+            ..View::default()
+        };
+        let (at, wall_offset_ns) = (clock::now(), clock::wall_offset());
+        let site = Site::from(meant.clone());
+        self.take_asked();
+        let mut state = self.observer.site(&site, &view);
+        let mut asked = self.take_asked();
+        // It was not searched, because whoever held it still does.
+        let mut certain = false;
+        if asked.is_none() && !state.sockets.is_empty() {
+            certain = state.sockets.iter().all(|s| all_holders(&mut self.files, s));
+            if !certain && let Some(anew) = self.observer.site_anew(&site, &view) {
+                state = anew;
+                asked = self.take_asked();
+            }
+        }
+        self.observer.forget_addresses();
+        state.address = address.clone();
+        let made = match (&state.path, meant.path()) {
+            (Some(PathState::Socket(_)), Some(path)) => made(path, wall_offset_ns),
+            _ => None,
+        };
+
+        let mut seen = Seen {
+            state: &state,
+            at,
+            wall_offset_ns,
+            made,
+            links_to,
+            all_holders: true,
+            namespaces_unseen: false,
+            cannot_see: Vec::new(),
+        };
+        // The iterator sees every process of this pid namespace.
+        let all_seen = certain || matches!(asked, Some(Ok(())));
+        if let Some(Err(why)) = asked {
+            tracing::info!("/proc was walked: {why}");
+        }
+        let doubtful = !state.sockets.is_empty() && !all_seen || is_dead(&state);
+        if doubtful {
+            let sight = Sight::read();
+            if !state.sockets.is_empty() && !all_seen {
+                seen.all_holders = sight.sees_descriptors();
+                seen.cannot_see.extend(sight.descriptors());
+            }
+            if is_dead(&state) {
+                seen.namespaces_unseen = sight.is_blind_to_namespaces();
+                seen.cannot_see.extend(sight.namespaces());
+            }
+        }
+        let mut found = answer(&seen);
+        if found.state == State::Free && matches!(address, Address::Tcp(_)) && !sees_bound_tcp() {
+            let what = "TCP sockets that are bound and do not listen: Linux shows them from 6.8 on";
+            found.cannot_see.push(what.to_owned());
+        }
+        found
+    }
+
+    fn take_asked(&self) -> Option<Result<(), String>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl std::fmt::Debug for Looker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Looker").finish_non_exhaustive()
+    }
+}
+
+/// Whether nobody but the known holders has the socket open: its file has as many references as they have descriptors.
+fn all_holders(files: &mut TaskFiles, socket: &Socket) -> bool {
+    let Some(first) = socket.holders.first() else {
+        return false;
     };
-    // The iterator sees every process of this pid namespace.
-    let iterated = matches!(asked.get(), Some(Ok(())));
-    if let Some(Err(why)) = asked.get() {
-        tracing::info!("/proc was walked: {why}");
-    }
-    let doubtful = !state.sockets.is_empty() && !iterated || is_dead(&state);
-    if doubtful {
-        let sight = Sight::read();
-        if !state.sockets.is_empty() && !iterated {
-            seen.all_holders = sight.sees_descriptors();
-            seen.cannot_see.extend(sight.descriptors());
+    let Some(known) = descriptors(&socket.holders) else {
+        return false;
+    };
+    let references = files.references(first.process.pid, socket.inode);
+    tracing::debug!(?references, known, "the socket's file");
+    // A descriptor of a process that has ended meanwhile is one too many, and the other way round.
+    references.is_ok_and(|n| n == known)
+}
+
+/// Descriptors that these are, each table of descriptors counted once: processes can share one. `None`: that can't be told.
+fn descriptors(holders: &[Holder]) -> Option<u64> {
+    let mut tables: Vec<(u32, BTreeSet<i32>)> = Vec::new();
+    for holder in holders {
+        let mut of = None;
+        for (i, (pid, _)) in tables.iter().enumerate() {
+            if *pid == holder.process.pid || process::shares_descriptors(*pid, holder.process.pid)? {
+                of = Some(i);
+                break;
+            }
         }
-        if is_dead(&state) {
-            seen.namespaces_unseen = sight.is_blind_to_namespaces();
-            seen.cannot_see.extend(sight.namespaces());
+        match of {
+            Some(i) => _ = tables[i].1.insert(holder.fd),
+            None => tables.push((holder.process.pid, [holder.fd].into())),
         }
     }
-    let mut found = answer(&seen);
-    if found.state == State::Free && matches!(address, Address::Tcp(_)) && !sees_bound_tcp() {
-        let what = "TCP sockets that are bound and do not listen: Linux shows them from 6.8 on";
-        found.cannot_see.push(what.to_owned());
-    }
-    Ok(found)
+    Some(tables.iter().map(|(_, fds)| fds.len() as u64).sum())
 }
 
 /// A socket file that no socket of this network namespace explains.
@@ -169,26 +249,28 @@ fn sees_bound_tcp() -> bool {
 
 /// For an [`Observer`] that looks once: the kernel's iterator over open files, loaded when it is first needed.
 pub fn tables() -> Box<dyn KernelTables> {
-    Box::new(Once::default())
+    Box::new(Searching::default())
 }
+
+/// Whether the kernel answered, when it was last asked.
+type Asked = Arc<Mutex<Option<Result<(), String>>>>;
 
 #[derive(Default)]
-struct Once {
+struct Searching {
     files: TaskFiles,
-    /// Whether the kernel answered.
-    asked: Arc<OnceLock<Result<(), String>>>,
+    asked: Asked,
 }
 
-impl HolderFinder for Once {
+impl HolderFinder for Searching {
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
         let found = self.files.holders(inodes);
         let told = found.as_ref().map(|_| ()).map_err(ToString::to_string);
-        _ = self.asked.set(told);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
         found.map_err(io::Error::other)
     }
 }
 
-impl ProcessLister for Once {
+impl ProcessLister for Searching {
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -283,3 +283,37 @@ fn what_could_not_be_seen_is_unknown() {
     assert!(!answer.sockets[0].holders_complete);
     assert!(answer.summary.contains("could not be seen"), "{}", answer.summary);
 }
+
+/// What is known from the last look is the answer only while nobody else can hold the socket.
+#[test]
+fn a_second_look_misses_nobody() {
+    let _alone = alone();
+    let dir = TempDir::new("who-again");
+    let path = dir.path().join("s");
+    let first = Child::holding(|| UnixListener::bind(&path).unwrap());
+    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let mut looker = Looker::new().unwrap();
+    let mut ask = || looker.look(&address, &Options::default());
+    let answer = ask();
+    assert_eq!(pids(&answer.sockets[0]), [first.pid()]);
+    let fd = answer.sockets[0].holders[0].fds[0];
+    let again = ask();
+    assert_eq!(again.sockets, answer.sockets);
+
+    // One who is no relative of the holder takes a descriptor of it.
+    let holder = rustix::process::Pid::from_raw(first.pid().cast_signed()).unwrap();
+    let stranger = Child::holding(|| {
+        use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+        let process = pidfd_open(holder, PidfdFlags::empty()).unwrap();
+        pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).unwrap()
+    });
+    let mut both = [first.pid(), stranger.pid()];
+    both.sort_unstable();
+    let mut found = pids(&ask().sockets[0]);
+    found.sort_unstable();
+    assert_eq!(found, both);
+    drop(first);
+    assert_eq!(pids(&ask().sockets[0]), [stranger.pid()]);
+    drop(stranger);
+    assert_eq!(ask().state, State::Stale);
+}

@@ -25,6 +25,7 @@ Lines on standard input (an ADDRESS is unix:PATH, unix:@NAME, tcp:IP:PORT or udp
   pid-file [TEXT]    write the PID file anew, with TEXT instead of the own pid
   chroot DIR         change the root directory
   fork [N]           fork N children that do nothing; says their pids
+  burst N            fork N children, one after the other, that end at once
   fork-bound         the same for one that gets SIGTERM when its parent dies
   fork-away          fork one that goes its own way: own session, orphaned, holds no socket; says its pid
   main-exit          say ok, end the first thread; another one goes on
@@ -108,6 +109,7 @@ impl Daemon {
             ["exec-anew"] => lifecycle::exec(&Sockets::new(false), self.pid_file.as_deref()).and(nothing),
             ["fork-exec"] => Ok(lifecycle::fork_exec()?.to_string()),
             ["exec"] => lifecycle::exec(&self.sockets, self.pid_file.as_deref()).and(nothing),
+            ["burst", n] => lifecycle::burst(n.parse().context("how many")?).and(nothing),
             ["raise", name] => self.raise(options::signal(name)?, 1).and(nothing),
             ["raise", name, n] => self
                 .raise(options::signal(name)?, n.parse().context("how often")?)

@@ -221,7 +221,7 @@ async fn serve(config: Config, tell: mpsc::Sender<Stream>, ended: oneshot::Recei
         acts,
         metrics: Metrics::default(),
     });
-    let server = Server::start(api, listeners).expect("it serves");
+    let server = Server::start(api, listeners, false).expect("it serves");
     tell.send(stream.clone()).expect("somebody waits");
     ended.await.expect("somebody ends it");
     engine.stop().expect("it listens");

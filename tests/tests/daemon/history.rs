@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use probe_tests::{Daemon, Probed, Sandbox, until};
+use probe_tests::{Daemon, Probed, Sandbox, table::row, until};
 
 use crate::scene::Service;
 
@@ -105,6 +105,14 @@ fn a_damaged_history_is_set_aside_and_named() {
         let told = probed.ask(&["history", "--kind", "ready", "--json"]);
         told.stdout.contains(&format!("\"pid\":{}", daemon.pid()))
     });
+    row(
+        "faults",
+        &[
+            "history corrupt",
+            "the history was damaged, and where it was set aside",
+            "a new one is written",
+        ],
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use probe_tests::{Probed, Sandbox, free_port, until};
+use probe_tests::{Probed, Sandbox, free_port, table::row, until};
 
 use crate::scene::{Service, hook, noted, noting};
 
@@ -107,7 +107,15 @@ fn a_hook_that_hangs_delays_nobody() {
         .rsplit_once("stopped after ")
         .map(|(_, took)| took.trim().to_owned());
     assert!(took.as_ref().is_some_and(|t| t.ends_with("ms")), "{log}");
-    println!("stopped after {}", took.unwrap_or_default());
+    let took = took.unwrap_or_default();
+    row(
+        "faults",
+        &[
+            "a hook that hangs",
+            "it is busy, what waits is counted",
+            &format!("other hooks and the engine go on; stopped after {took}"),
+        ],
+    );
     for pid in pids {
         until("what the hook ran is gone", || {
             probe_tests::state(pid).is_none_or(|s| s == 'Z')

@@ -39,7 +39,23 @@ impl Scene {
             sandbox,
         };
         scene.until_main(scene.daemon.pid());
+        scene.settle();
         scene
+    }
+
+    /// Waits until everything that was said and counted until now is written down, so that a kill of probe's daemon is only
+    /// that. A generation and what is said of it come to the writer on two ways.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        let known = || {
+            let signals = self.history(&["--kind", "signal"]);
+            signals.iter().filter(|l| l["signal"] == "USR1").count()
+        };
+        for _ in 0..2 {
+            let before = known();
+            self.daemon.kill("USR1");
+            until("the history has the signal", || known() > before);
+        }
     }
 
     /// Waits until this is the main process, and ready, and written down.

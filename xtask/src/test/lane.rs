@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{bless, build_ebpf, child, vm, workspace};
+use crate::{bless, build_ebpf, child, deny, vm, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -23,6 +23,8 @@ pub(crate) enum Lane {
     Replay,
     /// Real daemons on the running kernel (needs root)
     E2e,
+    /// cargo deny: licences, sources and crates
+    Deny,
     /// Daemons that people run, through a healthy life and a failure each (needs root)
     Daemons,
     /// The tests of what the kernel tells, on Debian's kernels under emulation
@@ -55,6 +57,7 @@ impl fmt::Display for Lane {
             Self::Ebpf => "ebpf",
             Self::Replay => "replay",
             Self::E2e => "e2e",
+            Self::Deny => "deny",
             Self::Daemons => "daemons",
             Self::Kernels => "kernels",
             Self::Systemd => "systemd",
@@ -66,7 +69,7 @@ impl fmt::Display for Lane {
 impl Lane {
     /// Whether it counts tests, and a filter means something.
     pub(crate) fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::Replay | Self::E2e) || !self.is_quick()
+        matches!(self, Self::Unit | Self::Replay | Self::E2e) || !(self.is_quick() || self == Self::Deny)
     }
 
     /// Whether it runs only when it is asked for: it boots virtual machines, or installs a dozen daemons.
@@ -77,7 +80,10 @@ impl Lane {
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
     /// packages to install.
     pub(crate) fn is_quick(self) -> bool {
-        !matches!(self, Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64)
+        !matches!(
+            self,
+            Self::Deny | Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64
+        )
     }
 
     /// Why it can't run here, where that is no failure.
@@ -96,7 +102,7 @@ impl Lane {
             Self::Format => 5,
             Self::Daemons => 15,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
-            Self::E2e | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
+            Self::E2e | Self::Deny | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -157,6 +163,7 @@ impl Lane {
                 cargo.args(filter).args(["--", E2E_THREADS]);
                 self.tests(&mut cargo, filter, tally)
             }
+            Self::Deny => deny::check(),
             Self::Daemons => {
                 needs::daemons();
                 bless::build_probe()?;

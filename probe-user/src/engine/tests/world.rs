@@ -54,11 +54,17 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(service: Service) -> Self {
+        let mut w = Self::before_the_first_snapshot(service);
+        w.snapshot(SnapshotReason::Start);
+        w
+    }
+
+    pub(super) fn before_the_first_snapshot(service: Service) -> Self {
         let config = Config {
             services: vec![service],
             ..Config::default()
         };
-        let mut w = Self {
+        Self {
             engine: Engine::new(config, &BTreeMap::new()),
             now: Nanos(1_000_000_000_000),
             findings: Vec::new(),
@@ -71,9 +77,7 @@ impl World {
             locks: BTreeMap::new(),
             stopped: Default::default(),
             next_ino: 100,
-        };
-        w.snapshot(SnapshotReason::Start);
-        w
+        }
     }
 
     /// As when probe began while this was so.

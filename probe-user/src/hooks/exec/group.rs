@@ -19,7 +19,7 @@ use crate::signal::Signal;
 
 /// Killed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// `None`: reaped, so its number may be another's.
     leader: Option<Child>,
     pid: Pid,
@@ -37,7 +37,7 @@ impl Group {
     ///
     /// # Errors
     /// Those of `pidfd_open`; the group is killed then.
-    pub(super) fn of(leader: Child) -> io::Result<Self> {
+    pub(crate) fn of(leader: Child) -> io::Result<Self> {
         let pid = Pid::from_child(&leader);
         let mut group = Self {
             leader: Some(leader),
@@ -53,7 +53,7 @@ impl Group {
     ///
     /// # Errors
     /// Those of epoll.
-    pub(super) fn watch(&mut self) -> io::Result<()> {
+    pub(crate) fn watch(&mut self) -> io::Result<()> {
         if let Ended::Opened(fd) = &mut self.ended
             && let Some(fd) = fd.take()
         {
@@ -65,7 +65,7 @@ impl Group {
     }
 
     /// Returns once the leader has ended. It is not reaped by that.
-    pub(super) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         match &self.ended {
             // A pidfd stays readable.
             Ended::Watched(fd) if fd.readable().await.is_ok() => {}

@@ -3,7 +3,10 @@
 
 use std::{
     io::{self, Read},
-    os::fd::AsFd,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
@@ -19,6 +22,7 @@ use super::Epoll;
 use crate::{
     clock::{self, Nanos},
     config::Service,
+    spawner,
 };
 
 /// Where Debian and others have it. No search path is asked: this runs as root.
@@ -45,11 +49,17 @@ pub(super) struct Journal {
 }
 
 struct Follow {
-    child: Child,
-    out: ChildStdout,
+    out: Output,
     entry: Vec<u8>,
     /// The entry is too long, and its rest is passed over.
     skip: bool,
+}
+
+/// Where `journalctl` writes. Dropped, it is ended.
+enum Output {
+    Own(Child, ChildStdout),
+    /// It is the spawner's child, which ends it once this is closed.
+    Spawner(UnixStream),
 }
 
 /// Of an entry; `MESSAGE` is an array of numbers where it is no UTF-8.
@@ -136,6 +146,22 @@ fn start(arguments: &[String], epoll: &Epoll, token: u64) -> io::Result<Follow> 
     let program = PROGRAMS.iter().map(PathBuf::from).find(|p| p.exists());
     let program =
         program.ok_or_else(|| io::Error::other(format!("none of {} exists", PROGRAMS.join(", "))))?;
+    let out = if spawner::is_there() {
+        let program = program.to_string_lossy().into_owned();
+        Output::Spawner(spawner::follow([&[program], arguments].concat())?)
+    } else {
+        start_here(&program, arguments)?
+    };
+    let follow = Follow {
+        out,
+        entry: Vec::new(),
+        skip: false,
+    };
+    epoll.add(follow.out.fd(), EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+    Ok(follow)
+}
+
+fn start_here(program: &Path, arguments: &[String]) -> io::Result<Output> {
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
@@ -147,15 +173,24 @@ fn start(arguments: &[String], epoll: &Epoll, token: u64) -> io::Result<Follow> 
     let Some(out) = child.stdout.take() else {
         return Err(io::Error::other("it has no output"));
     };
-    let follow = Follow {
-        child,
-        out,
-        entry: Vec::new(),
-        skip: false,
-    };
-    fcntl(follow.out.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    epoll.add(&follow.out, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-    Ok(follow)
+    fcntl(out.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(Output::Own(child, out))
+}
+
+impl Output {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(_, out) => out.as_fd(),
+            Self::Spawner(out) => out.as_fd(),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Own(_, out) => out.read(buffer),
+            Self::Spawner(out) => out.read(buffer),
+        }
+    }
 }
 
 impl Follow {
@@ -190,16 +225,18 @@ impl Follow {
     }
 }
 
-impl Drop for Follow {
+impl Drop for Output {
     fn drop(&mut self) {
-        // Not yet reaped, so the number is still its own.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Self::Own(child, _) = self {
+            // Not yet reaped, so the number is still its own.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
 /// When the entry was written, if it contains the text.
-fn parse(line: &[u8], text: &str, now: Nanos) -> Option<Nanos> {
+pub(super) fn parse(line: &[u8], text: &str, now: Nanos) -> Option<Nanos> {
     let entry: Entry = serde_json::from_slice(line).ok()?;
     let says = match entry.message? {
         serde_json::Value::String(message) => message.contains(text),

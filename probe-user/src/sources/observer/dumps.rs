@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     address::{Address, Inet, Site},
-    event::{PathState, Socket, SocketId, SocketState},
+    event::{FileId, PathState, Socket, SocketId, SocketState},
     sources::{
         namespace,
         path::{self, Stamp},
@@ -25,6 +25,8 @@ pub(super) struct Dumps {
     udp: Option<Result<Vec<InetSocket>, String>>,
     /// TCP sockets that are bound and do not listen, where they were asked for.
     bound: Vec<InetSocket>,
+    /// Those of `unix` that live in other network namespaces.
+    elsewhere: BTreeSet<SocketId>,
     /// The oldest waiting connection of TCP listeners that have any, by the listener.
     waiting: BTreeMap<SocketId, u64>,
 }
@@ -43,11 +45,13 @@ pub(super) struct Match {
 }
 
 impl Dumps {
-    /// Reads the families that `addresses` need.
+    /// Reads the families that `addresses` need. `seen`: sockets that belonged to them before; `here`: socket files that
+    /// sockets of this network namespace were bound to.
     pub(super) fn read(
         diag: &mut Diag,
         sites: &[&Asked<'_>],
         seen: &BTreeMap<Site, BTreeSet<SocketId>>,
+        here: &BTreeMap<Site, Stamp>,
         with_bound: bool,
     ) -> Self {
         let any = |f: fn(&Address) -> bool| sites.iter().any(|a| f(&a.site.address));
@@ -63,10 +67,18 @@ impl Dumps {
                 Ok(sockets)
             });
             dumps.unix = Some(unix.map_err(|e| e.to_string()).and_then(|mut sockets| {
-                // A name in the file system is one for all network namespaces, and a socket is listed in its own only.
+                // A name in the file system is one for all network namespaces, and a socket is listed in its own only. To look
+                // into the others is to ask every process where it lives. A socket file has one socket for as long as there
+                // is one: where that was seen here and has gone, no other can be bound to the file.
+                let is_from_here = |a: &Asked<'_>| {
+                    let known = here.get(a.site);
+                    known.is_some() && known == a.before.as_ref().map(|(_, stamp)| stamp)
+                };
                 let mut paths = sites.iter().filter(|a| a.site.address.path().is_some());
-                if paths.any(|a| is_unexplained(a, seen.get(a.site), &sockets)) {
-                    sockets.extend(namespace::unix_elsewhere()?);
+                if paths.any(|a| !is_from_here(a) && is_unexplained(a, seen.get(a.site), &sockets)) {
+                    let others = namespace::unix_elsewhere()?;
+                    dumps.elsewhere = others.iter().map(|s| s.id).collect();
+                    sockets.extend(others);
                 }
                 Ok(sockets)
             }));
@@ -84,6 +96,12 @@ impl Dumps {
             dumps.udp = Some(inet(diag, libc::IPPROTO_UDP as u16, &ports));
         }
         dumps
+    }
+
+    /// Whether a socket of this network namespace is bound to the file, and all others of the address live here too.
+    pub(super) fn is_from_here(&self, file: FileId, sockets: &[Socket]) -> bool {
+        sockets.iter().any(|s| s.file == Some(file))
+            && !sockets.iter().any(|s| self.elsewhere.contains(&s.id))
     }
 
     /// The live sockets of `address`. `seen`: those that belonged to it before.

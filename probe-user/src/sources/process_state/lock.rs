@@ -76,11 +76,11 @@ fn read(path: &str) -> io::Result<String> {
 }
 
 /// Device and inode number, as `/proc/locks` prints them.
-type Locked = (u32, u32, u64);
+pub(super) type Locked = (u32, u32, u64);
 
 /// Who holds the lock of a line, and on what. `None`: a line of one who waits (`1: -> FLOCK …`), whom procfs takes for a
 /// holder too, of an open file description, which is no process's, or that can't be read.
-fn holder(line: &str) -> Option<(u32, Locked)> {
+pub(super) fn holder(line: &str) -> Option<(u32, Locked)> {
     let mut words = line.split_whitespace().skip(1);
     if words.next()? == "->" {
         return None;

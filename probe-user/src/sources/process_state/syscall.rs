@@ -40,7 +40,7 @@ pub(super) fn current(pid: u32, tid: u32) -> Call {
     }
 }
 
-fn parse(text: &str) -> Call {
+pub(super) fn parse(text: &str) -> Call {
     let mut words = text.split_ascii_whitespace();
     let number: i64 = match words.next() {
         Some("running") => return Call::Running,

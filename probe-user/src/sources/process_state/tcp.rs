@@ -68,7 +68,7 @@ impl Connections {
 }
 
 #[derive(Debug)]
-struct Row {
+pub(super) struct Row {
     local: SocketAddr,
     peer: SocketAddr,
     state: u8,
@@ -88,7 +88,7 @@ impl Row {
     const LISTEN: u8 = 10;
 
     /// `sl local rem st tx:rx tr:when retrnsmt uid timeout inode …`, as get_tcp4_sock in net/ipv4/tcp_ipv4.c prints.
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace().skip(1);
         let (local, peer) = (address(words.next()?)?, address(words.next()?)?);
         let state = u8::from_str_radix(words.next()?, 16).ok()?;

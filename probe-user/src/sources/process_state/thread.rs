@@ -26,7 +26,7 @@ pub(super) struct Thread {
 
 /// The signal sets in `status`; `pending` is the thread's, `shared`, `ignored` and `caught` are the process's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sets {
+pub(super) struct Sets {
     pending: u64,
     shared: u64,
     blocked: u64,
@@ -63,7 +63,7 @@ impl Thread {
     }
 }
 
-fn parse(status: &[u8]) -> Option<(u8, Sets)> {
+pub(super) fn parse(status: &[u8]) -> Option<(u8, Sets)> {
     let (mut state, mut sets, mut found) = (0, Sets::default(), 0);
     for line in status.split(|b| *b == b'\n') {
         let Ok(line) = std::str::from_utf8(line) else {

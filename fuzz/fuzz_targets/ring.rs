@@ -1,0 +1,3 @@
+#![cfg_attr(fuzzing, no_main)]
+
+probe_fuzz::program!("ring");
