@@ -251,6 +251,7 @@ impl Engine {
                 process: process.clone(),
                 instance,
                 joined: at,
+                orphaned: Nanos::ZERO,
                 exec_at: None,
                 asked: None,
                 heard: VecDeque::new(),
@@ -863,7 +864,8 @@ impl ServiceState {
     /// The parent of this member, if it is one, ended at `at`: it is a root since then, and what it was sent since then, it
     /// was asked.
     fn lost_parent(&mut self, id: &ProcId, at: Nanos) {
-        let Some(m) = self.members.get(id) else { return };
+        let Some(m) = self.members.get_mut(id) else { return };
+        m.orphaned = at;
         self.family.lost_parent(&m.process);
         let heard = m.heard.iter().find(|h| h.at >= at).cloned();
         if heard.is_some() && m.asked.is_none() {

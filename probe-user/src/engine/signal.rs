@@ -69,7 +69,13 @@ impl Engine {
         let heard = service.decl.stop_signals.contains(&sent.signal)
             && from_outside
             && sent.disposition != Disposition::Ignored;
-        let stop = heard && (service.is_root(m) || service.main.as_ref().is_some_and(|x| x.id == *id));
+        let is_main = || service.main.as_ref().is_some_and(|x| x.id == *id);
+        // Its parent's end may have been told before this, and have come after it.
+        let was_named = || {
+            service.named_by_unit() == Some(*id)
+                || service.named_by_pid_file() == Some(*id) && service.pid_file_written() <= at
+        };
+        let stop = heard && (service.is_root(m) || is_main()) && (m.orphaned <= at || was_named());
         let Some(m) = self.services[s].members.get_mut(id) else {
             return;
         };

@@ -108,6 +108,8 @@ pub(super) struct Member {
     pub(super) instance: u32,
     /// When what the engine met it by happened.
     pub(super) joined: Nanos,
+    /// When its parent ended, if that was a member.
+    pub(super) orphaned: Nanos,
     /// The last exec of its own that was told.
     pub(super) exec_at: Option<Nanos>,
     pub(super) asked: Option<Asked>,
