@@ -172,7 +172,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_execve, libc::SYS_execveat,
     // Reaching into processes, and memory that others see.
     libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_process_madvise,
-    libc::SYS_pidfd_getfd, libc::SYS_kcmp, libc::SYS_userfaultfd, libc::SYS_migrate_pages, libc::SYS_move_pages,
+    libc::SYS_pidfd_getfd, libc::SYS_userfaultfd, libc::SYS_migrate_pages, libc::SYS_move_pages,
     // Mounts and roots.
     libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_open_tree, libc::SYS_move_mount,
     libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_mount_setattr, libc::SYS_unshare,
