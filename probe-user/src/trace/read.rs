@@ -129,7 +129,12 @@ fn read_line(source: &mut impl BufRead, number: u64, line: &mut Vec<u8>) -> Resu
 
 /// A recording can be anybody's: what no file could declare (a snapshot every 0 s) would have the engine work for ever.
 fn valid(config: &Config, line: u64) -> Result<(), TraceError> {
-    match check(config, false).into_iter().next() {
+    // What `probe watch` was not told a name of, it calls by its address or path.
+    let mut config = config.clone();
+    for service in &mut config.services {
+        service.name = service.name.replace('/', "\u{2215}");
+    }
+    match check(&config, false).into_iter().next() {
         None => Ok(()),
         Some(wrong) => Err(TraceError::Config {
             line,
