@@ -90,6 +90,8 @@ pub struct Options {
 /// Whatever keeps it from beginning, and the end of the engine.
 pub async fn run(mut options: Options) -> Result<(), DaemonError> {
     let since = clock::now();
+    // Watched first: whoever changes the files once they are read is noticed.
+    let mut files = ConfigWatch::new(&options.source);
     let config = options.source.load()?;
     let probe = config.as_ref().map(|c| c.probe.clone()).unwrap_or_default();
     let mut signals = Signals::new().map_err(|error| DaemonError::System {
@@ -186,7 +188,8 @@ pub async fn run(mut options: Options) -> Result<(), DaemonError> {
         tell_config,
         reloads,
     };
-    let end = daemon.serve(&mut signals, ended, options.spawner.as_mut()).await;
+    let spawner = options.spawner.as_mut();
+    let end = daemon.serve(&mut signals, &mut files, ended, spawner).await;
     let stop = Stop {
         handle: daemon.handle.clone(),
         stream: daemon.stream.clone(),
@@ -299,10 +302,10 @@ impl Daemon {
     async fn serve(
         &mut self,
         signals: &mut Signals,
+        files: &mut ConfigWatch,
         mut ended: EngineEnded,
         spawner: Option<&mut Spawner>,
     ) -> End {
-        let mut files = ConfigWatch::new(&self.source);
         let spawner_ended = async {
             match spawner {
                 Some(spawner) => spawner.ended().await,

@@ -1,6 +1,6 @@
 //! `probe hook test`: the daemon sends the sample where one runs.
 
-use probe_tests::{Daemon, Probed, Sandbox, schema::assert_fits};
+use probe_tests::{Daemon, Probed, Sandbox, children, schema::assert_fits};
 
 #[test]
 fn the_daemon_sends_it_unless_there_is_none() {
@@ -18,7 +18,11 @@ fn the_daemon_sends_it_unless_there_is_none() {
         "{tested}"
     );
     let output = |tested: &serde_json::Value| tested["output"].as_str().expect("text").to_owned();
-    let by_daemon = format!("for {}\\n", probed.pid());
+    // What it runs, its spawner runs.
+    let [spawner] = children(probed.pid())[..] else {
+        panic!("a daemon has one child: {:?}", children(probed.pid()));
+    };
+    let by_daemon = format!("for {spawner}\\n");
     assert!(output(&tested).starts_with(&by_daemon), "{tested}");
     assert!(output(&tested).contains("this is a test"), "{tested}");
 

@@ -103,7 +103,10 @@ fn a_hook_is_the_spawner_s_child_and_its_own_user_s() {
     assert_eq!(said[3], "CapEff:\t0000000000000000");
     // Its input, its outputs, and the directory that ls reads.
     assert_eq!(said[4].trim(), "4", "{said:?}");
-    assert_eq!(hook(&probed, "who")["results"]["ok"], 1);
+    // It is counted once it has ended.
+    until("the hook is counted", || {
+        hook(&probed, "who")["results"]["ok"] == 1
+    });
 }
 
 #[test]
