@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::sandbox::Sandbox;
+use crate::{
+    bpf::{BpfObjects, bpf_objects},
+    sandbox::Sandbox,
+};
 
 /// Mounted in a sandbox; unmounted when it is dropped, and with it goes what is pinned there.
 #[derive(Debug)]
@@ -142,6 +145,21 @@ impl Objects {
             left.extend(self.0.iter().filter(|(k, id)| *k == kind && ids.contains(id)));
         }
         Self(left)
+    }
+
+    /// Whether the kernel still has one of these. Needs no bpftool, which a small machine lacks.
+    pub fn any_is_left(&self) -> bool {
+        let kinds = [
+            ("prog", BpfObjects::Programs),
+            ("map", BpfObjects::Maps),
+            ("link", BpfObjects::Links),
+        ];
+        kinds.into_iter().any(|(kind, of)| {
+            let ids = bpf_objects(of);
+            self.0
+                .iter()
+                .any(|(k, id)| *k == kind && u32::try_from(*id).is_ok_and(|id| ids.contains(&id)))
+        })
     }
 
     /// Those of one kind.

@@ -48,7 +48,7 @@ pub use probed::{Managed, Probed};
 pub use process::{Proc, children, kill, state};
 pub use redis::Redis;
 pub use restarts::Restarts;
-pub use sandbox::{Sandbox, free_port};
+pub use sandbox::{Sandbox, free_port, unassigned_port};
 pub use scene::Scene;
 pub use sentinel::others_within;
 pub use stage::Stage;

@@ -110,3 +110,12 @@ pub fn free_port() -> u16 {
         .expect("a free port")
         .port()
 }
+
+/// One that the kernel gives to nobody who asks for any port. Whoever tries to connect to a free one again and again may be given
+/// that very port, and be connected to itself.
+pub fn unassigned_port() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap_or_default();
+    (first..32_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
+}

@@ -2,7 +2,6 @@
 //! it into the machine, and a later one of the same program.
 
 use std::{
-    collections::BTreeSet,
     env,
     fs::{self, File},
     os::unix::{fs::FileTypeExt, net::UnixStream},
@@ -11,7 +10,7 @@ use std::{
     thread,
 };
 
-use probe_tests::{BpfObjects, Output, Sandbox, Unit, bpf_objects, kill, run, until};
+use probe_tests::{Objects, Output, Sandbox, Unit, kill, run, until};
 use serde_json::Value;
 
 const UNIT: &str = "probe.service";
@@ -60,15 +59,6 @@ fn open(service: &str) -> Vec<String> {
         .collect()
 }
 
-/// Programs and maps of eBPF; systemd has some too.
-fn objects() -> BTreeSet<(&'static str, u32)> {
-    let programs = bpf_objects(BpfObjects::Programs)
-        .into_iter()
-        .map(|id| ("program", id));
-    let maps = bpf_objects(BpfObjects::Maps).into_iter().map(|id| ("map", id));
-    programs.chain(maps).collect()
-}
-
 fn packages() -> [PathBuf; 2] {
     let directory = env::var_os("PROBE_TEST_PACKAGES").expect("PROBE_TEST_PACKAGES");
     let mut packages: Vec<PathBuf> = fs::read_dir(directory)
@@ -94,7 +84,7 @@ impl Drop for Journal {
     fn drop(&mut self) {
         if thread::panicking() {
             let output = run(Command::new("journalctl").args(["--no-pager", "--unit", UNIT]));
-            eprintln!("{}\n{}", output.stdout, status("annad"));
+            eprintln!("{}", output.stdout);
         }
     }
 }
@@ -105,7 +95,6 @@ fn from_the_installation_to_the_purge() {
         return;
     }
     let [first, later] = packages().map(|p| p.display().to_string());
-    let before = objects();
     let _told = Journal;
 
     // Ready means ready: systemd waits for it.
@@ -196,6 +185,8 @@ fn from_the_installation_to_the_purge() {
     unit.stop();
 
     // Nothing of it stays.
+    let loaded = Objects::of(main_pid());
+    assert!(loaded.count("prog") > 0 && loaded.any_is_left(), "{loaded:?}");
     done("dpkg", &["--purge", "probe"]);
     for path in [
         "/run/probe",
@@ -208,7 +199,7 @@ fn from_the_installation_to_the_purge() {
     }
     assert!(UnixStream::connect("/run/probe/probe.sock").is_err());
     until("the kernel has let go of what it had loaded", || {
-        objects().is_subset(&before)
+        !loaded.any_is_left()
     });
     for directory in [tmp, home].iter().filter_map(|p| p.parent()) {
         fs::remove_dir_all(directory).expect("remove the directory of a socket");

@@ -7,7 +7,8 @@ use std::{
 };
 
 use probe_tests::{
-    Attached, Managed, Nginx, Probed, Proc, Redis, Sandbox, free_port, http, kill, until, until_within,
+    Attached, Managed, Nginx, Probed, Proc, Redis, Sandbox, free_port, http, kill, unassigned_port, until,
+    until_within,
 };
 use serde_json::Value;
 
@@ -109,7 +110,8 @@ fn three_services_fail_and_everybody_knows() {
         Nginx::install(&sandbox),
         Service::new(&sandbox, "annad"),
     );
-    let port = free_port();
+    // Prometheus asks there before probe listens.
+    let port = unassigned_port();
     let monitoring = Monitoring::start(&sandbox, port);
     let file = sandbox.path("noted");
     let webhook = format!(
