@@ -72,10 +72,9 @@ impl Lane {
         matches!(self, Self::Unit | Self::Replay | Self::E2e) || !(self.is_quick() || self == Self::Deny)
     }
 
-    /// Whether it runs only when it is asked for: it makes a whole Debian or the programs for another architecture, or installs
-    /// a dozen daemons.
+    /// Whether it runs only when it is asked for: it boots virtual machines, or installs a dozen daemons.
     pub(crate) fn is_extra(self) -> bool {
-        !self.is_quick() && self != Self::Kernels
+        !self.is_quick()
     }
 
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
