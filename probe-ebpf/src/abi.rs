@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a structure in this file changes its layout or meaning.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// `TASK_COMM_LEN` of the kernel.
 pub const COMM_LEN: usize = 16;
@@ -304,6 +304,8 @@ pub struct UnixRecord {
 pub struct Supervised {
     /// `start_boottime` in nanoseconds; 0 when user space knew only clock ticks.
     pub start: u64,
+    /// Address of the `mm_struct` that its last recorded exec made; 0: none was recorded.
+    pub exec_mm: u64,
 }
 
 /// Key of `WANTED_PORT`.

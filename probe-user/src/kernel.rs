@@ -322,6 +322,9 @@ impl Kernel {
     }
 
     /// How often the kernel's guard against recursion skipped a program, since load. From 5.12.
+    ///
+    /// What a program with spares missed is lost only where these missed it too, so never more often than the one of them
+    /// that missed least.
     fn recursion_misses(&self) -> BTreeMap<String, u64> {
         let ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         let misses = |fd: BorrowedFd<'_>| {
@@ -334,14 +337,23 @@ impl Kernel {
                 .ok()
         };
         let loaded = |program: &Program| misses(program.fd().ok()?.as_fd());
-        ebpf.programs()
+        let mut all: BTreeMap<String, u64> = ebpf
+            .programs()
             .filter_map(|(name, program)| Some((name.to_owned(), loaded(program)?)))
             .chain(
                 self.pinned
                     .iter()
                     .filter_map(|(name, fd)| Some(((*name).to_owned(), misses(fd.as_fd())?))),
             )
-            .collect()
+            .collect();
+        for (first, spare) in self.plan.spared() {
+            if let Some(by_spare) = all.remove(spare)
+                && let Some(by_first) = all.get_mut(first)
+            {
+                *by_first = (*by_first).min(by_spare);
+            }
+        }
+        all
     }
 
     /// Reports everything about this process and the children that it makes from now on, until it ends. Insert a process

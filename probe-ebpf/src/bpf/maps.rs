@@ -1,5 +1,7 @@
 //! All maps. User space finds them by these names.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -48,10 +50,10 @@ pub(super) static WANTED_INODE: HashMap<u64, u8> = HashMap::with_max_entries(655
 #[map]
 pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(16384, 0);
 
-/// Where the exit hook builds the value for `PAST`, which is too large for the stack. No other program may use it: the
-/// kernel does not run one program twice on one CPU at a time.
+/// Where the exit hook and its spares build the value for `PAST`, which is too large for the stack: a slot for each, because
+/// the kernel does not run one program twice on one CPU at a time.
 #[map]
-pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(1, 0);
+pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(3, 0);
 
 /// Who changed a wanted name last, as far as somebody asked for it. The oldest makes room.
 #[map]
@@ -93,7 +95,8 @@ pub(super) fn control(index: u32) -> bool {
 #[inline(always)]
 pub(super) fn count(counters: &PerCpuArray<u64>, slot: u32) {
     if let Some(counter) = counters.get_ptr_mut(slot) {
-        // SAFETY: the slot belongs to this CPU. An interrupt between load and store can lose one step of a statistic.
-        unsafe { *counter += 1 };
+        // Another program can run on this CPU between a load and a store, so it is one instruction.
+        // SAFETY: the slot is there and aligned for as long as the program runs. (The target's atomics only load and store.)
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
     }
 }

@@ -268,7 +268,14 @@ impl Maps {
 
     pub(super) fn supervise(&mut self, id: ProcId, start: Nanos) -> Result<(), MapsError> {
         self.supervised
-            .insert(id.pid, Supervised { start: start.0 }, 0)
+            .insert(
+                id.pid,
+                Supervised {
+                    start: start.0,
+                    exec_mm: 0,
+                },
+                0,
+            )
             .map_err(|source| MapsError::Refused {
                 map: "SUPERVISED",
                 source,

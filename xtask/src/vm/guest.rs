@@ -19,7 +19,14 @@ use super::{
 use crate::child;
 
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 5] = ["kernel_sockets", "kernel_holders", "kernel_paths", BOTH, REFUSED];
+const TESTS: [&str; 6] = [
+    "kernel_sockets",
+    "kernel_holders",
+    "kernel_paths",
+    "kernel_processes",
+    BOTH,
+    REFUSED,
+];
 /// The one that runs probe in both tiers at once.
 const BOTH: &str = "kernel_findings";
 /// The one for kernels that refuse every trampoline, as all do where ftrace is off.
