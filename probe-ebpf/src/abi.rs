@@ -298,6 +298,12 @@ pub struct UnixRecord {
     pub name: [u8; SUN_PATH_LEN],
 }
 
+/// Slots of `CROWDED`: the hooks that have spares.
+pub const SPARED_EXIT: u32 = 0;
+pub const SPARED_FORK: u32 = 1;
+pub const SPARED_EXEC: u32 = 2;
+pub const SPARED: u32 = 3;
+
 /// Value of `SUPERVISED`, keyed by pid.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -511,6 +517,8 @@ pub struct Settings {
     pub sigaction_size: u32,
     /// 1: the first argument of `mark_victim` is a task (6.1.192 and later), 0: a pid.
     pub oom_arg_is_task: u32,
+    /// Whether hooks have spares.
+    pub spares: u32,
     /// Bytes between the resident set counters of `mm_struct.rss_stat`, and where the count lies in one.
     pub rss_stride: u32,
     pub rss_count: u32,
@@ -520,6 +528,7 @@ impl Settings {
     pub const NONE: Self = Self {
         sigaction_size: 0,
         oom_arg_is_task: 0,
+        spares: 0,
         rss_stride: 0,
         rss_count: 0,
     };

@@ -7,8 +7,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use probe_abi::{
-    CONTROLS, ChangeKey, Changer, NameKey, Past, PortKey, RECORD_KINDS, SUN_PATH_LEN, Supervised, UnitKey,
+    CONTROLS, ChangeKey, Changer, NameKey, Past, PortKey, RECORD_KINDS, SPARED, SUN_PATH_LEN, Supervised,
+    UnitKey,
 };
+
+/// A hook's program and its spares.
+const PROGRAMS: usize = 3;
 
 /// Records for user space. The size is set at load.
 #[map]
@@ -46,6 +50,14 @@ pub(super) static WANTED_NAME: HashMap<NameKey, u8> = HashMap::with_max_entries(
 #[map]
 pub(super) static WANTED_INODE: HashMap<u64, u8> = HashMap::with_max_entries(65536, 0);
 
+/// Which of the programs of a hook with spares are being run, by hook ([`probe_abi::SPARED_EXIT`] and so on).
+#[map]
+pub(super) static BUSY: PerCpuArray<[u32; PROGRAMS]> = PerCpuArray::with_max_entries(SPARED, 0);
+
+/// How often all of them were being run at once on a CPU, by hook: an event there can be lost meanwhile.
+#[map]
+pub(super) static CROWDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SPARED, 0);
+
 /// Who a process was that has ended, by pid. The oldest makes room.
 #[map]
 pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(16384, 0);
@@ -53,7 +65,7 @@ pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(163
 /// Where the exit hook and its spares build the value for `PAST`, which is too large for the stack: a slot for each, because
 /// the kernel does not run one program twice on one CPU at a time.
 #[map]
-pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(3, 0);
+pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(PROGRAMS as u32, 0);
 
 /// Who changed a wanted name last, as far as somebody asked for it. The oldest makes room.
 #[map]

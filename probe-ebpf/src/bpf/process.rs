@@ -10,12 +10,13 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use probe_abi::{
     CGROUP_NAME_LEN, CONTROL_UNITS, EXIT_FDS, EXIT_LISTENERS, ExecRecord, ExitRecord, ForkRecord,
-    LOST_SUPERVISED, OomRecord, RecordKind, SOCKFS_MAGIC, Supervised, UnitKey,
+    LOST_SUPERVISED, OomRecord, RecordKind, SOCKFS_MAGIC, SPARED_EXEC, SPARED_EXIT, SPARED_FORK, Supervised,
+    UnitKey,
 };
 
 use super::{
     emit::{emit, zero},
-    maps::{LOST, PAST, PAST_SCRATCH, SUPERVISED, WANTED_EXE, WANTED_UNIT, control, count},
+    maps::{BUSY, CROWDED, LOST, PAST, PAST_SCRATCH, SUPERVISED, WANTED_EXE, WANTED_UNIT, control, count},
     read::{Object, offset, setting, user_bytes},
     task,
 };
@@ -31,6 +32,35 @@ const AF_INET6: u16 = 10;
 const SOCK_DGRAM: u16 = 2;
 const TCP_LISTEN: u8 = 10;
 const TCP_CLOSE: u8 = 7;
+
+/// Runs one of the programs of a hook that has spares; `NTH` is 0 for the first.
+///
+/// An event of the hook is lost only if it happens while all of them are being run on its CPU. The last of them to begin
+/// sees that, and counts it.
+#[inline(always)]
+fn run<const NTH: usize>(hook: u32, body: impl FnOnce() -> i32) -> i32 {
+    let busy = match setting!(spares) {
+        0 => None,
+        _ => BUSY.get_ptr_mut(hook),
+    };
+    if let Some(busy) = busy {
+        // SAFETY: the slot belongs to this CPU. Volatile, because other programs run on it before this one has ended.
+        let all = unsafe {
+            (&raw mut (*busy)[NTH]).write_volatile(1);
+            let is_busy = |nth: usize| (&raw const (*busy)[nth]).read_volatile();
+            is_busy(0) & is_busy(1) & is_busy(2)
+        };
+        if all != 0 {
+            count(&CROWDED, hook);
+        }
+    }
+    let result = body();
+    if let Some(busy) = busy {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*busy)[NTH]).write_volatile(0) };
+    }
+    result
+}
 
 /// Whether the process of this task is supervised: its pid is in the map, and it is still the one that was meant.
 ///
@@ -91,17 +121,17 @@ fn is_wanted_unit(node: Object) -> bool {
 /// TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub(super) fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
-    executed(&ctx)
+    run::<0>(SPARED_EXEC, || executed(&ctx))
 }
 
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub(super) fn sched_process_exec_spare_1(ctx: RawTracePointContext) -> i32 {
-    executed(&ctx)
+    run::<1>(SPARED_EXEC, || executed(&ctx))
 }
 
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub(super) fn sched_process_exec_spare_2(ctx: RawTracePointContext) -> i32 {
-    executed(&ctx)
+    run::<2>(SPARED_EXEC, || executed(&ctx))
 }
 
 /// Once for each exec, however often it is called.
@@ -139,17 +169,17 @@ fn executed(ctx: &RawTracePointContext) -> i32 {
 /// TP_PROTO(struct task_struct *parent, struct task_struct *child)
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub(super) fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
-    forked(&ctx)
+    run::<0>(SPARED_FORK, || forked(&ctx))
 }
 
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub(super) fn sched_process_fork_spare_1(ctx: RawTracePointContext) -> i32 {
-    forked(&ctx)
+    run::<1>(SPARED_FORK, || forked(&ctx))
 }
 
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub(super) fn sched_process_fork_spare_2(ctx: RawTracePointContext) -> i32 {
-    forked(&ctx)
+    run::<2>(SPARED_FORK, || forked(&ctx))
 }
 
 /// Once for each fork, however often it is called.
@@ -180,22 +210,22 @@ fn forked(ctx: &RawTracePointContext) -> i32 {
 /// TP_PROTO(struct task_struct *p), and from 6.16 bool group_dead. Runs for every thread.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(super) fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
-    exited::<0>(&ctx)
+    run::<0>(SPARED_EXIT, || exited::<0>(&ctx))
 }
 
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(super) fn sched_process_exit_spare_1(ctx: RawTracePointContext) -> i32 {
-    exited::<1>(&ctx)
+    run::<1>(SPARED_EXIT, || exited::<1>(&ctx))
 }
 
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(super) fn sched_process_exit_spare_2(ctx: RawTracePointContext) -> i32 {
-    exited::<2>(&ctx)
+    run::<2>(SPARED_EXIT, || exited::<2>(&ctx))
 }
 
 /// Once for each exit, however often it is called. `NTH`: 0 of the first program, more of a spare.
 #[inline(always)]
-fn exited<const NTH: u32>(ctx: &RawTracePointContext) -> i32 {
+fn exited<const NTH: usize>(ctx: &RawTracePointContext) -> i32 {
     let of = Object(ctx.arg(0));
     let signal = of.follow(offset!(task_signal));
     if signal.read::<u32>(offset!(signal_live)) != 0 {
@@ -204,7 +234,7 @@ fn exited<const NTH: u32>(ctx: &RawTracePointContext) -> i32 {
     let pid = task::pid(of);
     let status = exit_status(of, signal);
     if !(NTH > 0 && is_past(pid, of))
-        && let Some(past) = PAST_SCRATCH.get_ptr_mut(NTH)
+        && let Some(past) = PAST_SCRATCH.get_ptr_mut(NTH as u32)
     {
         zero(past);
         // SAFETY: the slot belongs to this program and this CPU.

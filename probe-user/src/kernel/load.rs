@@ -9,7 +9,7 @@ use aya::{
         links::FdLink,
     },
 };
-use probe_abi::Offsets;
+use probe_abi::{Offsets, Settings};
 
 use super::{
     btf::{self, BtfError},
@@ -187,7 +187,11 @@ pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<Loaded, LoadE
     })?;
     let (offsets, settings) = {
         let types = btf::Btf::parse(&blob)?;
-        (offsets(&types), settings(&types))
+        let settings = Settings {
+            spares: u32::from(facts.preemptible_tracepoints),
+            ..settings(&types)
+        };
+        (offsets(&types), settings)
     };
     raise_memlock();
     // The loader reads the kernel's types by itself first; replaced, that copy is freed before the programs are loaded.

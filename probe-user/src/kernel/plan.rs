@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use probe_abi::Offsets;
+use probe_abi::{Offsets, SPARED_EXEC, SPARED_EXIT, SPARED_FORK};
 
 use super::{
     facts::{Availability, Facts},
@@ -364,12 +364,15 @@ pub const HOOKS: [Hook; 18] = [
     },
 ];
 
+/// Of each hook that has any.
+pub const SPARES_EACH: usize = 2;
+
 /// More copies of programs, on the same tracepoint. Where a task can be preempted inside of a tracepoint's programs, the
 /// kernel's guard against recursion keeps the first from everything else on that CPU, and a spare does it. The second is for
 /// what happens while a task is preempted inside of the first spare.
 ///
 /// The other programs run with preemption off (signals), or seldom (sockets): what these miss is counted.
-pub const SPARES: [Candidate; 6] = [
+pub const SPARES: [Candidate; 3 * SPARES_EACH] = [
     spare("sched_process_exit_spare_1", "sched_process_exit"),
     spare("sched_process_exit_spare_2", "sched_process_exit"),
     spare("sched_process_fork_spare_1", "sched_process_fork"),
@@ -384,6 +387,16 @@ const fn spare(program: &'static str, tracepoint: &'static str) -> Candidate {
         attach: Attach::RawTracepoint(tracepoint),
         needs: &[],
     }
+}
+
+/// Where the programs count how often a hook's first one and all of its spares were being run at once.
+pub fn spared_slot(program: &str) -> Option<u32> {
+    Some(match program {
+        "sched_process_exit" => SPARED_EXIT,
+        "sched_process_fork" => SPARED_FORK,
+        "sched_process_exec" => SPARED_EXEC,
+        _ => return None,
+    })
 }
 
 /// The spares of a program that is attached in this way, where this machine needs them.
@@ -648,6 +661,7 @@ mod tests {
         for spare in &SPARES {
             let (_, first) = candidates().find(|(_, c)| c.attach == spare.attach).unwrap();
             assert!(spare.program.starts_with(&format!("{}_spare_", first.program)));
+            assert!(spared_slot(first.program).is_some());
             assert_eq!(spares_of(first, &facts()).count(), 0);
             let facts = Facts {
                 preemptible_tracepoints: true,

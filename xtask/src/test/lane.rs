@@ -74,9 +74,10 @@ impl Lane {
         matches!(self, Self::Unit | Self::Replay | Self::E2e) || !(self.is_quick() || self == Self::Deny)
     }
 
-    /// Whether it runs only when it is asked for: it boots virtual machines, or judges what changes without a change here.
+    /// Whether it runs only when it is asked for: it takes longer than the rest together, or judges what changes without a
+    /// change here.
     pub(crate) fn is_extra(self) -> bool {
-        !self.is_quick() && self != Self::Daemons
+        matches!(self, Self::Deny | Self::Systemd | Self::Arm64)
     }
 
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
