@@ -67,6 +67,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the static program compiles.
+pub(crate) fn check_static() -> anyhow::Result<()> {
+    static_build::check()
+}
+
 /// The package of the program as it is built for tests, and the same program under a later number.
 pub(crate) fn for_tests() -> anyhow::Result<[PathBuf; 2]> {
     pair(&Args {

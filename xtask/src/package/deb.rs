@@ -59,3 +59,18 @@ fn install(root: &Path) -> Command {
         .current_dir(env::temp_dir());
     cargo
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn debian_s_changelog_names_this_version() {
+        let path = workspace::root().join("packaging/debian/changelog");
+        let changelog = fs::read_to_string(&path).unwrap();
+        let wanted = concat!("probe (", env!("CARGO_PKG_VERSION"), "-1) ");
+        assert!(changelog.starts_with(wanted), "{wanted}: {changelog}");
+    }
+}

@@ -7,13 +7,13 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{bless, build_ebpf, child, deny, vm, workspace};
+use crate::{bless, build_ebpf, child, deny, package, vm, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
     /// cargo fmt --check
     Format,
-    /// cargo clippy, warnings are errors
+    /// cargo clippy, warnings are errors; and whether the static program compiles
     Clippy,
     /// Unit tests of all crates
     Unit,
@@ -128,7 +128,8 @@ impl Lane {
                     "-D",
                     "warnings",
                 ]);
-                child::show(&mut cargo, self.limit())
+                child::show(&mut cargo, self.limit())?;
+                package::check_static()
             }
             Self::Unit => {
                 // Some skip by name what is not installed; where it can be, it is.

@@ -10,11 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::statfs::{FsType, fstatfs, statfs};
+use nix::sys::statfs::{BPF_FS_MAGIC, fstatfs, statfs};
 use probe_abi::ABI_VERSION;
-
-/// `BPF_FS_MAGIC` of the kernel.
-const BPF_FS: FsType = FsType(0xcafe_4a11_u32 as libc::__fsword_t);
 
 /// Why nothing can be pinned, or what is pinned cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +97,7 @@ impl Directory {
         // Where bpffs is not mounted, nothing must be made in what lies under it.
         let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
         let of = statfs(there).map_err(|e| io(e.into()))?;
-        if of.filesystem_type() != BPF_FS {
+        if of.filesystem_type() != BPF_FS_MAGIC {
             return Err(PinError::NoBpffs {
                 path: path.to_owned(),
             });
@@ -128,7 +125,7 @@ impl Directory {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(io(e)),
         };
-        if fstatfs(&lock).map_err(|e| io(e.into()))?.filesystem_type() != BPF_FS {
+        if fstatfs(&lock).map_err(|e| io(e.into()))?.filesystem_type() != BPF_FS_MAGIC {
             return Err(PinError::NoBpffs {
                 path: path.to_owned(),
             });
