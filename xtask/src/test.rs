@@ -203,7 +203,7 @@ mod tests {
         let usual: Vec<_> = lanes(args(&[], None));
         assert!(!usual.iter().any(|lane| lane.is_extra()) && usual.contains(&Lane::E2e));
         let filtered: Vec<_> = lanes(args(&[], Some("redis")));
-        assert_eq!(filtered, [Lane::Unit, Lane::Replay, Lane::E2e]);
+        assert_eq!(filtered, [Lane::Unit, Lane::Replay, Lane::E2e, Lane::Soak]);
         let named: Vec<_> = lanes(args(&[Lane::Format, Lane::E2e], Some("redis")));
         assert_eq!(named, [Lane::Format, Lane::E2e]);
     }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{bless, build_ebpf, child, deny, vm, workspace};
+use crate::{bless, build_ebpf, child, deny, soak, vm, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -23,6 +23,8 @@ pub(crate) enum Lane {
     Replay,
     /// Real daemons on the running kernel (needs root)
     E2e,
+    /// A short soak: what is found is what was done, and probe stays as large as it is (needs root)
+    Soak,
     /// cargo deny: licences, sources and crates
     Deny,
     /// Daemons that people run, through a healthy life and a failure each (needs root)
@@ -57,6 +59,7 @@ impl fmt::Display for Lane {
             Self::Ebpf => "ebpf",
             Self::Replay => "replay",
             Self::E2e => "e2e",
+            Self::Soak => "soak",
             Self::Deny => "deny",
             Self::Daemons => "daemons",
             Self::Kernels => "kernels",
@@ -69,7 +72,8 @@ impl fmt::Display for Lane {
 impl Lane {
     /// Whether it counts tests, and a filter means something.
     pub(crate) fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::Replay | Self::E2e) || !(self.is_quick() || self == Self::Deny)
+        matches!(self, Self::Unit | Self::Replay | Self::E2e | Self::Soak)
+            || !(self.is_quick() || self == Self::Deny)
     }
 
     /// Whether it runs only when it is asked for: it boots virtual machines, or installs a dozen daemons.
@@ -89,7 +93,7 @@ impl Lane {
     /// Why it can't run here, where that is no failure.
     pub(crate) fn cannot_run(self) -> Option<String> {
         let needs = match self {
-            Self::E2e | Self::Daemons => "it loads eBPF programs",
+            Self::E2e | Self::Soak | Self::Daemons => "it loads eBPF programs",
             Self::Systemd => "it makes a Debian with debootstrap",
             _ => return None,
         };
@@ -100,7 +104,7 @@ impl Lane {
     fn limit(self) -> Duration {
         let minutes = match self {
             Self::Format => 5,
-            Self::Daemons => 15,
+            Self::Soak | Self::Daemons => 15,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
             Self::E2e | Self::Deny | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
@@ -163,6 +167,13 @@ impl Lane {
                 cargo.args(filter).args(["--", E2E_THREADS]);
                 self.tests(&mut cargo, filter, tally)
             }
+            Self::Soak => {
+                bless::build_probe()?;
+                cargo
+                    .args(["test", "--package", TESTS, "--test", soak::TEST])
+                    .args(filter);
+                self.tests(&mut cargo, filter, tally)
+            }
             Self::Deny => deny::check(),
             Self::Daemons => {
                 needs::daemons();
@@ -222,7 +233,7 @@ fn e2e_tests() -> anyhow::Result<Vec<String>> {
             .into_owned();
         let is_test =
             path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
-        if is_test && ![REPLAY, DAEMONS].contains(&name.as_str()) {
+        if is_test && ![REPLAY, DAEMONS, soak::TEST].contains(&name.as_str()) {
             names.push(name);
         }
     }
