@@ -9,6 +9,7 @@ mod demo;
 mod deny;
 mod docs;
 mod fuzz;
+mod miri;
 mod package;
 mod protections;
 mod robust;

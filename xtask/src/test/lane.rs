@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{bless, build_ebpf, child, deny, soak, vm, workspace};
+use crate::{bless, build_ebpf, child, deny, miri, soak, vm, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -27,6 +27,8 @@ pub(crate) enum Lane {
     Soak,
     /// cargo deny: licences, sources and crates
     Deny,
+    /// What reads the kernel's records, under Miri (needs a nightly compiler)
+    Miri,
     /// Daemons that people run, through a healthy life and a failure each (needs root)
     Daemons,
     /// The tests of what the kernel tells, on Debian's kernels under emulation
@@ -61,6 +63,7 @@ impl fmt::Display for Lane {
             Self::E2e => "e2e",
             Self::Soak => "soak",
             Self::Deny => "deny",
+            Self::Miri => "miri",
             Self::Daemons => "daemons",
             Self::Kernels => "kernels",
             Self::Systemd => "systemd",
@@ -86,12 +89,15 @@ impl Lane {
     pub(crate) fn is_quick(self) -> bool {
         !matches!(
             self,
-            Self::Deny | Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64
+            Self::Deny | Self::Miri | Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64
         )
     }
 
     /// Why it can't run here, where that is no failure.
     pub(crate) fn cannot_run(self) -> Option<String> {
+        if self == Self::Miri {
+            return miri::missing();
+        }
         let needs = match self {
             Self::E2e | Self::Soak | Self::Daemons => "it loads eBPF programs",
             Self::Systemd => "it makes a Debian with debootstrap",
@@ -106,7 +112,7 @@ impl Lane {
             Self::Format => 5,
             Self::Soak | Self::Daemons => 15,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
-            Self::E2e | Self::Deny | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
+            Self::E2e | Self::Deny | Self::Miri | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -175,6 +181,7 @@ impl Lane {
                 self.tests(&mut cargo, filter, tally)
             }
             Self::Deny => deny::check(),
+            Self::Miri => self.tests(&mut miri::command(), None, tally),
             Self::Daemons => {
                 needs::daemons();
                 bless::build_probe()?;
