@@ -1,7 +1,12 @@
 //! `cargo xtask soak`: hours of daemons that fail and are mended, beside churn, reloads and ends of probe itself; what was done is
 //! compared with what was found, and probe must stay as large as it is. The lane of this name is the short one.
 
-use std::{fmt::Write as _, fs, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 
@@ -15,6 +20,9 @@ pub(crate) struct Args {
     /// Write docs/soak.md
     #[arg(long)]
     page: bool,
+    /// Take the rows that an earlier run left in this file instead of running: for the page alone
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
 }
 
 /// Mostly for the compiler.
@@ -26,6 +34,9 @@ const PATIENCE: &str = "60";
 pub(crate) const TEST: &str = "soak";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(rows) = &args.from {
+        return show(&table(rows)?, args);
+    }
     needs::packages()?;
     child::show(
         workspace::cargo().args(["build", "--release", "--package", "probe-user"]),
@@ -45,9 +56,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             .env("PROBE_TEST_TABLES", &rows),
         args.lasts + SLACK,
     );
-    let text = table(&rows)?;
+    if let Err(error) = outcome {
+        println!("\n{}", table(&rows)?);
+        return Err(error);
+    }
+    show(&table(&rows)?, args)
+}
+
+fn show(text: &str, args: &Args) -> anyhow::Result<()> {
     println!("\n{text}");
-    outcome?;
     if args.page {
         let page = workspace::root().join("docs/soak.md");
         fs::write(&page, format!("{HEAD}{text}")).with_context(|| format!("write {}", page.display()))?;

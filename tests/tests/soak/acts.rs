@@ -29,12 +29,15 @@ impl Victim {
     }
 
     pub(crate) fn toml(&self) -> String {
-        let more = format!(
-            "listen = [\"unix:{}\"]\npid_file = {:?}\ncrash_loop = {{ restarts = 100000, window = \"60s\" }}\n",
+        // The machine may be busy: what takes longer than these is found, and rightly so.
+        format!(
+            "\n[[service]]\nname = {:?}\nexe = {:?}\nlisten = [\"unix:{}\"]\npid_file = {:?}\n\
+             ready_within = \"10s\"\nrelisten_within = \"2s\"\ncrash_loop = {{ restarts = 100000, window = \"60s\" }}\n",
+            self.name,
+            self.exe,
             self.path.display(),
             self.pid_file
-        );
-        Daemon::service(&self.name, &self.exe, &more)
+        )
     }
 
     pub(crate) fn start_again(&mut self) {

@@ -20,6 +20,8 @@ const VICTIMS: usize = 4;
 const KEPT: u64 = 1 << 16;
 /// In one go: the ring holds them.
 const AT_ONCE: u64 = 500;
+/// Everything is compared in the end.
+const RETENTION: &str = "retention = { age = \"30d\", size = \"64GiB\" }\n";
 const FILLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// How often a service had a finding of a kind.
@@ -69,7 +71,7 @@ impl Stage {
         let (churn, mut config) = Churn::start(&sandbox);
         config.extend(victims.iter().map(Victim::toml));
         let stage = Self {
-            probed: Probed::with(&sandbox, &bpffs.toml(), &config),
+            probed: Probed::with(&sandbox, &format!("{}{RETENTION}", bpffs.toml()), &config),
             churn,
             victims,
             turn: 0,
@@ -253,18 +255,29 @@ impl Stage {
         now
     }
 
+    /// KB of the lines that are kept for late readers: they differ in length.
+    pub(crate) fn kept(&self) -> u64 {
+        let metrics = self.probed.metrics();
+        let bytes = metrics.lines().find_map(|l| l.strip_prefix("probe_stream_bytes"));
+        let bytes = bytes.and_then(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
+        bytes.expect("the bytes that are kept") as u64 / 1024
+    }
+
     /// Everything that was ever found, beside the truth.
     pub(crate) fn compare(&self) -> Compared {
         self.settle();
         let output = self.probed.ask(&["history", "--json", "--only", "finding"]);
         assert_eq!(output.code, Some(0), "{}", output.stderr);
         let mut found = Found::new();
+        let mut lines: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
         for line in output.stdout.lines() {
-            let line: Value = serde_json::from_str(line).expect("JSON");
-            let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-            if line["state"] == "opened" {
-                *found.entry((text("service"), text("kind"))).or_default() += 1;
+            let value: Value = serde_json::from_str(line).expect("JSON");
+            let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+            let key = (text("service"), text("kind"));
+            if value["state"] == "opened" {
+                *found.entry(key.clone()).or_default() += 1;
             }
+            lines.entry(key).or_default().push(line);
         }
         let keys: BTreeSet<_> = found.keys().chain(self.truth.keys()).collect();
         let (mut missed, mut wrong, mut differing) = (0, 0, Vec::new());
@@ -275,6 +288,10 @@ impl Stage {
             wrong += came.saturating_sub(wanted);
             if wanted != came {
                 differing.push(format!("{} {}: {came} times, not {wanted}", key.0, key.1));
+                if wanted == 0 {
+                    let shown = lines.get(key).into_iter().flatten();
+                    differing.extend(shown.take(4).map(|l| (*l).to_owned()));
+                }
             }
         }
         let answer = self.probed.http("GET", "/v1/findings");

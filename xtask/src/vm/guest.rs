@@ -12,9 +12,8 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::{
-    Job, Tier, Work,
+    Job, MACHINE_KERNEL, Tier, Work,
     archive::Archive,
-    kernel::Release,
     programs::{self, Programs, Target, Unit},
 };
 use crate::child;
@@ -136,7 +135,7 @@ impl Guest {
 
     fn tests(&self, job: &Job<'_>) -> impl Iterator<Item = &(String, PathBuf)> {
         let Job { tier, work, kernel } = *job;
-        let is_elsewhere = move |name: &str| name == MACHINE && kernel.release != Release::V6_1;
+        let is_elsewhere = move |name: &str| name == MACHINE && kernel.release != MACHINE_KERNEL;
         // Once for a kernel is enough.
         let is_twice = move |name: &str| name == BOTH && tier == Tier::Tracepoint;
         self.programs.tests.iter().filter(move |(name, _)| {
