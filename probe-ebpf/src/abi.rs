@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a structure in this file changes its layout or meaning.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// `TASK_COMM_LEN` of the kernel.
 pub const COMM_LEN: usize = 16;
@@ -298,12 +298,20 @@ pub struct UnixRecord {
     pub name: [u8; SUN_PATH_LEN],
 }
 
+/// Slots of `CROWDED`: the hooks that have spares.
+pub const SPARED_EXIT: u32 = 0;
+pub const SPARED_FORK: u32 = 1;
+pub const SPARED_EXEC: u32 = 2;
+pub const SPARED: u32 = 3;
+
 /// Value of `SUPERVISED`, keyed by pid.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Supervised {
     /// `start_boottime` in nanoseconds; 0 when user space knew only clock ticks.
     pub start: u64,
+    /// Address of the `mm_struct` that its last recorded exec made; 0: none was recorded.
+    pub exec_mm: u64,
 }
 
 /// Key of `WANTED_PORT`.
@@ -509,6 +517,8 @@ pub struct Settings {
     pub sigaction_size: u32,
     /// 1: the first argument of `mark_victim` is a task (6.1.192 and later), 0: a pid.
     pub oom_arg_is_task: u32,
+    /// Whether hooks have spares.
+    pub spares: u32,
     /// Bytes between the resident set counters of `mm_struct.rss_stat`, and where the count lies in one.
     pub rss_stride: u32,
     pub rss_count: u32,
@@ -518,6 +528,7 @@ impl Settings {
     pub const NONE: Self = Self {
         sigaction_size: 0,
         oom_arg_is_task: 0,
+        spares: 0,
         rss_stride: 0,
         rss_count: 0,
     };

@@ -4,9 +4,10 @@ use std::{
     fs::File,
     io::{Read, Seek},
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use crate::process::Proc;
+use crate::{clock::patience, process::Proc};
 
 /// What a program left.
 #[derive(Debug, Clone)]
@@ -25,14 +26,21 @@ pub fn probe<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
 }
 
 /// Runs a program to its end, which must come in time.
+#[track_caller]
 pub fn run(command: &mut Command) -> Output {
+    run_within(patience(), command)
+}
+
+/// Likewise, for a script.
+#[track_caller]
+pub fn run_within(limit: Duration, command: &mut Command) -> Output {
     // Files cannot fill up and block it, as pipes can.
     let (stdout, stderr) = (file(), file());
     command
         .stdin(Stdio::null())
         .stdout(clone(&stdout))
         .stderr(clone(&stderr));
-    let status = Proc::spawn(command).wait();
+    let status = Proc::spawn(command).wait_within(limit);
     Output {
         code: status.code(),
         stdout: content(stdout),

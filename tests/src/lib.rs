@@ -31,7 +31,7 @@ pub mod table;
 mod unit;
 mod watch;
 
-pub use ask::{Output, probe, run};
+pub use ask::{Output, probe, run, run_within};
 pub use attached::Attached;
 pub use binaries::{faulty_binary, probe_binary};
 pub use bpf::{BpfObjects, bpf_objects};

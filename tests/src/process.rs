@@ -88,19 +88,29 @@ impl Proc {
     /// Waits for the end of a process, ours or not.
     #[track_caller]
     pub fn wait_gone(&self) {
+        self.wait_gone_within(patience());
+    }
+
+    #[track_caller]
+    fn wait_gone_within(&self, limit: Duration) {
         assert!(
-            ended(&self.fd, patience()),
-            "{} ({}) still runs after {:?}",
+            ended(&self.fd, limit),
+            "{} ({}) still runs after {limit:?}",
             self.name,
-            self.pid,
-            patience()
+            self.pid
         );
     }
 
     /// Waits for the end of a child.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        self.wait_gone();
+        self.wait_within(patience())
+    }
+
+    /// Likewise, for one that does more than one thing.
+    #[track_caller]
+    pub fn wait_within(&mut self, limit: Duration) -> ExitStatus {
+        self.wait_gone_within(limit);
         self.child().wait().expect("reap a child")
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Its sockets show that everything before was told.
-const MARK: &str = "mark";
+pub(crate) const MARK: &str = "mark";
 
 /// A watched service with one address, and its daemon.
 #[derive(Debug)]

@@ -10,12 +10,15 @@ fn a_stranger_on_the_declared_port() {
     let more = format!("listen = [\"tcp:127.0.0.1:{port}\"]\nexpected = false");
     let watch = Watch::start(&sandbox, &Daemon::service("annad", &exe, &more));
 
-    let stranger = Daemon::at(&Daemon::install(&sandbox, "stranger"))
-        .tcp(port)
-        .start();
+    let strange = Daemon::install(&sandbox, "stranger");
+    let stranger = Daemon::at(&strange).tcp(port).start();
 
     let taken = watch.expect("address-taken", "annad");
-    taken.by(stranger.pid()).says(format!("tcp:127.0.0.1:{port}"));
+    taken.by(stranger.pid()).says(format!(
+        "tcp:127.0.0.1:{port} is held by stranger ({}), {}",
+        stranger.pid(),
+        strange.display()
+    ));
     assert_eq!(taken.severity, "critical");
     stranger.kill("TERM");
     watch.expect_resolved("address-taken", "annad");

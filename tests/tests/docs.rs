@@ -13,7 +13,7 @@ use std::{
     process::Command,
 };
 
-use probe_tests::{Output, Sandbox, probe, probe_binary, run};
+use probe_tests::{Output, Sandbox, patience, probe, probe_binary, run, run_within};
 use probe_user::engine::finding::Kind;
 
 fn root() -> PathBuf {
@@ -317,7 +317,8 @@ fn play(sandbox: &Sandbox, steps: &[Step]) -> Vec<(String, i32)> {
     let mut bash = Command::new("bash");
     bash.arg(file).current_dir(&home).env_clear();
     bash.env("PATH", path).env("TZ", "UTC").env("LC_ALL", "C.UTF-8");
-    let Output { stdout, .. } = run(&mut bash);
+    let limit = patience() * u32::try_from(steps.len()).expect("few steps");
+    let Output { stdout, .. } = run_within(limit, &mut bash);
     let mut results = Vec::new();
     let mut printed = String::new();
     for line in stdout.lines() {

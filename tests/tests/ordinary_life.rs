@@ -2,12 +2,14 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
-use probe_tests::{Daemon, Deadline, Nginx, Proc, Redis, Sandbox, Watch, faulty_binary, kill, run, until};
+use probe_tests::{
+    Daemon, Deadline, Nginx, Proc, Redis, Sandbox, Watch, faulty_binary, kill, run, run_within, until,
+};
 
 /// How often everything happens; each round takes some seconds.
 const ROUNDS: u32 = 15;
@@ -19,6 +21,7 @@ fn it_raises_no_finding() {
     let sandbox = Sandbox::new();
     let (nginx, redis) = (Nginx::install(&sandbox), Redis::install(&sandbox));
     let exe = Daemon::install(&sandbox, "annad");
+    let package = Package::of(&sandbox, &exe);
     let (socket, pid_file) = (sandbox.path("annad.sock"), sandbox.path("annad.pid"));
     let start = || {
         Daemon::at(&exe)
@@ -57,8 +60,11 @@ fn it_raises_no_finding() {
             replace(&nginx.exe);
             master = nginx.upgrade(master);
         }
+        if rounds == 1 {
+            apt();
+        }
         // A package upgrade: the file is replaced under the running daemon, which is then restarted.
-        replace(&exe);
+        package.upgrade(rounds);
         annad.kill("TERM");
         annad.wait_gone();
         annad = start();
@@ -95,6 +101,67 @@ fn replace(exe: &Path) {
     let new = exe.with_extension("new");
     fs::copy(exe, &new).expect("copy");
     fs::rename(&new, exe).expect("rename");
+}
+
+/// A real package with nothing but the daemon in it, in a package database of its own.
+struct Package {
+    tree: PathBuf,
+    database: PathBuf,
+    root: PathBuf,
+}
+
+impl Package {
+    fn of(sandbox: &Sandbox, exe: &Path) -> Self {
+        let (tree, database) = (sandbox.path("package"), sandbox.path("dpkg"));
+        for dir in [
+            tree.join("DEBIAN"),
+            database.join("info"),
+            database.join("updates"),
+        ] {
+            fs::create_dir_all(dir).expect("a directory");
+        }
+        fs::write(database.join("status"), "").expect("an empty database");
+        fs::copy(exe, tree.join(exe.file_name().expect("a name"))).expect("the daemon's file");
+        Self {
+            tree,
+            database,
+            root: sandbox.dir().to_owned(),
+        }
+    }
+
+    /// Builds the next version and installs it over the one before.
+    fn upgrade(&self, version: u32) {
+        let control = format!(
+            "Package: annad\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\n\
+             Description: a daemon\n"
+        );
+        fs::write(self.tree.join("DEBIAN/control"), control).expect("its description");
+        let deb = self.root.join("annad.deb");
+        for command in [
+            Command::new("dpkg-deb")
+                .args(["-Znone", "--root-owner-group", "--build"])
+                .args([&self.tree, &deb]),
+            Command::new("dpkg")
+                .arg("--admindir")
+                .arg(&self.database)
+                .arg("--instdir")
+                .arg(&self.root)
+                .arg("--install")
+                .arg(&deb),
+        ] {
+            let output = run(command);
+            assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+        }
+    }
+}
+
+/// What needs no network and no lock, and changes nothing. It reads the lists of all packages, which takes its time.
+fn apt() {
+    let output = run_within(
+        LIMIT,
+        Command::new("apt-get").args(["--simulate", "dist-upgrade"]),
+    );
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
 }
 
 /// A shell that runs short programs.

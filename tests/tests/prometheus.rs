@@ -21,6 +21,14 @@ use serde_json::{Value, json};
 /// Runs promtool, and returns what it wrote.
 #[track_caller]
 fn promtool(args: &[&str], input: &str) -> String {
+    let (succeeded, text) = judged(args, input);
+    assert!(succeeded, "promtool {args:?}: {text}\nof\n{input}");
+    text
+}
+
+/// Likewise, whatever it thinks of it.
+#[track_caller]
+fn judged(args: &[&str], input: &str) -> (bool, String) {
     let mut child = Command::new("promtool")
         .args(args)
         .stdin(Stdio::piped())
@@ -34,8 +42,7 @@ fn promtool(args: &[&str], input: &str) -> String {
     let output = child.wait_with_output().expect("promtool ends");
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
-    assert!(output.status.success(), "promtool {args:?}: {text}\nof\n{input}");
-    text
+    (output.status.success(), text)
 }
 
 fn packaging(name: &str) -> PathBuf {
@@ -105,6 +112,24 @@ fn everything(format: Format) -> String {
         }),
     };
     metrics.encode(&now, format)
+}
+
+/// The configurations in YAML that a page shows.
+fn shown_in(page: &str) -> Vec<String> {
+    let blocks = page.split("\n```yaml\n").skip(1);
+    blocks
+        .filter_map(|rest| Some(rest.split_once("\n```")?.0.to_owned() + "\n"))
+        .collect()
+}
+
+/// What stands below a key, without its indentation; `None` where there is no such key.
+fn below(text: &str, key: &str) -> Option<String> {
+    let mut lines = text.lines().skip_while(|l| l.trim() != key);
+    let depth = |l: &str| l.len() - l.trim_start().len();
+    let outside = depth(lines.next()?);
+    let inside: Vec<&str> = lines.take_while(|l| depth(l) > outside).collect();
+    let indent = depth(inside.first()?);
+    Some(inside.iter().map(|l| l[indent..].to_owned() + "\n").collect())
 }
 
 /// Names under which samples of these metrics can be asked for.
@@ -219,4 +244,52 @@ fn the_dashboard_asks_for_what_there_is() {
         "up",
     ];
     assert_eq!(hidden, expected, "metrics that the dashboard does not show");
+}
+
+/// The collector itself is no package of the distribution.
+#[test]
+fn what_the_page_on_fleets_shows_is_read_by_prometheus_and_names_what_there_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let shown = shown_in(&read("docs/fleets.md"));
+    let (journal, lines) = (
+        read("probe-user/src/hooks/journal.rs"),
+        read("docs/schema/lines.json"),
+    );
+    let sandbox = Sandbox::new();
+    let check = |text: &str| {
+        let file = sandbox.write("shown.yml", text);
+        let file = file.to_str().expect("a path in UTF-8");
+        judged(&["check", "config", "--syntax-only", file], "")
+    };
+    let mut scraped = 0;
+    for text in &shown {
+        let of_prometheus = match text.starts_with("receivers:") {
+            false => Some(text.clone()),
+            true => below(text, "config:"),
+        };
+        if let Some(config) = of_prometheus {
+            let (valid, said) = check(&config);
+            assert!(valid, "{said}\nof\n{config}");
+            assert!(config.contains("127.0.0.1:9477"), "{config}");
+            scraped += 1;
+        }
+        // What is not its own it refuses by name, once it has read all of the YAML.
+        let (_, said) = check(text);
+        assert!(!said.contains("yaml: line"), "{said}\nof\n{text}");
+        for word in text.split_whitespace() {
+            if let Some(field) = word.strip_prefix("body.") {
+                assert!(journal.contains(&format!("\"{field}\", ")), "{field}");
+            }
+            if let Some(field) = word.strip_prefix("attributes.") {
+                assert!(lines.contains(&format!("\"{field}\": {{")), "{field}");
+            }
+        }
+    }
+    assert_eq!((shown.len(), scraped), (3, 2), "blocks of YAML, and what scrapes");
+    let (valid, said) = check("receivers: [\n  x: y\n");
+    assert!(
+        !valid && said.contains("yaml: line"),
+        "the judge is strict: {said}"
+    );
 }

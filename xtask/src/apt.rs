@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Once,
     time::Duration,
@@ -67,6 +67,26 @@ pub(crate) fn latest(packages: &[&str]) -> anyhow::Result<()> {
     let _policy = Policy::set()?;
     // A package that conflicts with one that is wanted here (another rustc) is not thrown out unasked.
     get(&["install", "--no-install-recommends", "--no-remove"], packages)
+}
+
+/// Downloads a package into a directory, and says where it is.
+///
+/// # Errors
+/// Where there is no such package, or no way to it.
+pub(crate) fn download(package: &str, to: &Path) -> anyhow::Result<PathBuf> {
+    update();
+    let mut command = Command::new("apt-get");
+    // As root: the directory need not be one that apt's own user may write to.
+    command
+        .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+        .current_dir(to);
+    child::show(&mut command, LIMIT)?;
+    let entries = fs::read_dir(to).with_context(|| format!("list {}", to.display()))?;
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    files
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|e| e == "deb"))
+        .with_context(|| format!("apt-get left no package in {}", to.display()))
 }
 
 /// Reads the package lists, once a run: an image has none, or outdated ones that name packages which are gone or too old.

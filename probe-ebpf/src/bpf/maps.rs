@@ -1,12 +1,18 @@
 //! All maps. User space finds them by these names.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use probe_abi::{
-    CONTROLS, ChangeKey, Changer, NameKey, Past, PortKey, RECORD_KINDS, SUN_PATH_LEN, Supervised, UnitKey,
+    CONTROLS, ChangeKey, Changer, NameKey, Past, PortKey, RECORD_KINDS, SPARED, SUN_PATH_LEN, Supervised,
+    UnitKey,
 };
+
+/// A hook's program and its spares.
+const PROGRAMS: usize = 3;
 
 /// Records for user space. The size is set at load.
 #[map]
@@ -44,14 +50,22 @@ pub(super) static WANTED_NAME: HashMap<NameKey, u8> = HashMap::with_max_entries(
 #[map]
 pub(super) static WANTED_INODE: HashMap<u64, u8> = HashMap::with_max_entries(65536, 0);
 
+/// Which of the programs of a hook with spares are being run, by hook ([`probe_abi::SPARED_EXIT`] and so on).
+#[map]
+pub(super) static BUSY: PerCpuArray<[u32; PROGRAMS]> = PerCpuArray::with_max_entries(SPARED, 0);
+
+/// How often all of them were being run at once on a CPU, by hook: an event there can be lost meanwhile.
+#[map]
+pub(super) static CROWDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SPARED, 0);
+
 /// Who a process was that has ended, by pid. The oldest makes room.
 #[map]
 pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(16384, 0);
 
-/// Where the exit hook builds the value for `PAST`, which is too large for the stack. No other program may use it: the
-/// kernel does not run one program twice on one CPU at a time.
+/// Where the exit hook and its spares build the value for `PAST`, which is too large for the stack: a slot for each, because
+/// the kernel does not run one program twice on one CPU at a time.
 #[map]
-pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(1, 0);
+pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(PROGRAMS as u32, 0);
 
 /// Who changed a wanted name last, as far as somebody asked for it. The oldest makes room.
 #[map]
@@ -93,7 +107,8 @@ pub(super) fn control(index: u32) -> bool {
 #[inline(always)]
 pub(super) fn count(counters: &PerCpuArray<u64>, slot: u32) {
     if let Some(counter) = counters.get_ptr_mut(slot) {
-        // SAFETY: the slot belongs to this CPU. An interrupt between load and store can lose one step of a statistic.
-        unsafe { *counter += 1 };
+        // Another program can run on this CPU between a load and a store, so it is one instruction.
+        // SAFETY: the slot is there and aligned for as long as the program runs. (The target's atomics only load and store.)
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
     }
 }

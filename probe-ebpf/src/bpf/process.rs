@@ -1,4 +1,8 @@
 //! Process lifetime: exec, fork, exit, and the victims of the OOM killer.
+//!
+//! From 7.0 on a task can be preempted inside of a tracepoint's programs, and a record that wakes the reader is when it is.
+//! Meanwhile the kernel skips that program for everything else on the CPU. There each hook has spares, attached behind the
+//! first one: they do what the ones before were not run for, and find nothing to do otherwise.
 
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns, macros::raw_tracepoint, programs::RawTracePointContext,
@@ -6,12 +10,13 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use probe_abi::{
     CGROUP_NAME_LEN, CONTROL_UNITS, EXIT_FDS, EXIT_LISTENERS, ExecRecord, ExitRecord, ForkRecord,
-    LOST_SUPERVISED, OomRecord, RecordKind, SOCKFS_MAGIC, Supervised, UnitKey,
+    LOST_SUPERVISED, OomRecord, RecordKind, SOCKFS_MAGIC, SPARED_EXEC, SPARED_EXIT, SPARED_FORK, Supervised,
+    UnitKey,
 };
 
 use super::{
     emit::{emit, zero},
-    maps::{LOST, PAST, PAST_SCRATCH, SUPERVISED, WANTED_EXE, WANTED_UNIT, control, count},
+    maps::{BUSY, CROWDED, LOST, PAST, PAST_SCRATCH, SUPERVISED, WANTED_EXE, WANTED_UNIT, control, count},
     read::{Object, offset, setting, user_bytes},
     task,
 };
@@ -28,6 +33,35 @@ const SOCK_DGRAM: u16 = 2;
 const TCP_LISTEN: u8 = 10;
 const TCP_CLOSE: u8 = 7;
 
+/// Runs one of the programs of a hook that has spares; `NTH` is 0 for the first.
+///
+/// An event of the hook is lost only if it happens while all of them are being run on its CPU. The last of them to begin
+/// sees that, and counts it.
+#[inline(always)]
+fn run<const NTH: usize>(hook: u32, body: impl FnOnce() -> i32) -> i32 {
+    let busy = match setting!(spares) {
+        0 => None,
+        _ => BUSY.get_ptr_mut(hook),
+    };
+    if let Some(busy) = busy {
+        // SAFETY: the slot belongs to this CPU. Volatile, because other programs run on it before this one has ended.
+        let all = unsafe {
+            (&raw mut (*busy)[NTH]).write_volatile(1);
+            let is_busy = |nth: usize| (&raw const (*busy)[nth]).read_volatile();
+            is_busy(0) & is_busy(1) & is_busy(2)
+        };
+        if all != 0 {
+            count(&CROWDED, hook);
+        }
+    }
+    let result = body();
+    if let Some(busy) = busy {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*busy)[NTH]).write_volatile(0) };
+    }
+    result
+}
+
 /// Whether the process of this task is supervised: its pid is in the map, and it is still the one that was meant.
 ///
 /// User space knows start times in clock ticks only, so they are compared as such.
@@ -41,12 +75,13 @@ pub(super) fn is_supervised(pid: u32, of: Object) -> bool {
 }
 
 #[inline(always)]
-fn supervise(pid: u32, of: Object) {
+fn supervise(pid: u32, of: Object, exec_mm: u64) {
     if SUPERVISED
         .insert(
             &pid,
             &Supervised {
                 start: task::start(of),
+                exec_mm,
             },
             0,
         )
@@ -86,19 +121,43 @@ fn is_wanted_unit(node: Object) -> bool {
 /// TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub(super) fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
+    run::<0>(SPARED_EXEC, || executed(&ctx))
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub(super) fn sched_process_exec_spare_1(ctx: RawTracePointContext) -> i32 {
+    run::<1>(SPARED_EXEC, || executed(&ctx))
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub(super) fn sched_process_exec_spare_2(ctx: RawTracePointContext) -> i32 {
+    run::<2>(SPARED_EXEC, || executed(&ctx))
+}
+
+/// Once for each exec, however often it is called.
+#[inline(always)]
+fn executed(ctx: &RawTracePointContext) -> i32 {
     let of = Object(ctx.arg(0));
     let pid = task::pid(of);
-    if !is_supervised(pid, of) {
+    let mm = of.follow(offset!(task_mm));
+    if is_supervised(pid, of) {
+        // SAFETY: the entry is that of the task which runs this.
+        if let Some(entry) = SUPERVISED.get_ptr_mut(&pid).map(|e| unsafe { &mut *e }) {
+            if entry.exec_mm == mm.0 {
+                return 0;
+            }
+            entry.exec_mm = mm.0;
+        }
+    } else {
         if !is_wanted(of) {
             return 0;
         }
-        supervise(pid, of);
+        supervise(pid, of, mm.0);
     }
-    debug!(&ctx, "exec of {}", pid);
+    debug!(ctx, "exec of {}", pid);
     emit(RecordKind::Exec, |record: &mut ExecRecord| {
         task::describe(&raw mut record.task, of);
         task::exe_path(&raw mut record.exe, task::exe(of));
-        let mm = of.follow(offset!(task_mm));
         let start: u64 = mm.read(offset!(mm_arg_start));
         let end: u64 = mm.read(offset!(mm_arg_end));
         record.argv_total = end.wrapping_sub(start) as u32;
@@ -110,6 +169,22 @@ pub(super) fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
 /// TP_PROTO(struct task_struct *parent, struct task_struct *child)
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub(super) fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
+    run::<0>(SPARED_FORK, || forked(&ctx))
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub(super) fn sched_process_fork_spare_1(ctx: RawTracePointContext) -> i32 {
+    run::<1>(SPARED_FORK, || forked(&ctx))
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub(super) fn sched_process_fork_spare_2(ctx: RawTracePointContext) -> i32 {
+    run::<2>(SPARED_FORK, || forked(&ctx))
+}
+
+/// Once for each fork, however often it is called.
+#[inline(always)]
+fn forked(ctx: &RawTracePointContext) -> i32 {
     let parent = Object(ctx.arg(0));
     if !is_supervised(task::pid(parent), parent) {
         return 0;
@@ -120,8 +195,12 @@ pub(super) fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
         // A thread.
         return 0;
     }
-    supervise(pid, child);
-    debug!(&ctx, "fork of {}", pid);
+    // It does not run yet: whoever supervises it already has recorded this.
+    if is_supervised(pid, child) {
+        return 0;
+    }
+    supervise(pid, child, 0);
+    debug!(ctx, "fork of {}", pid);
     emit(RecordKind::Fork, |record: &mut ForkRecord| {
         task::describe(&raw mut record.task, child)
     });
@@ -131,6 +210,22 @@ pub(super) fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
 /// TP_PROTO(struct task_struct *p), and from 6.16 bool group_dead. Runs for every thread.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(super) fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
+    run::<0>(SPARED_EXIT, || exited::<0>(&ctx))
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub(super) fn sched_process_exit_spare_1(ctx: RawTracePointContext) -> i32 {
+    run::<1>(SPARED_EXIT, || exited::<1>(&ctx))
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub(super) fn sched_process_exit_spare_2(ctx: RawTracePointContext) -> i32 {
+    run::<2>(SPARED_EXIT, || exited::<2>(&ctx))
+}
+
+/// Once for each exit, however often it is called. `NTH`: 0 of the first program, more of a spare.
+#[inline(always)]
+fn exited<const NTH: usize>(ctx: &RawTracePointContext) -> i32 {
     let of = Object(ctx.arg(0));
     let signal = of.follow(offset!(task_signal));
     if signal.read::<u32>(offset!(signal_live)) != 0 {
@@ -138,7 +233,9 @@ pub(super) fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     }
     let pid = task::pid(of);
     let status = exit_status(of, signal);
-    if let Some(past) = PAST_SCRATCH.get_ptr_mut(0) {
+    if !(NTH > 0 && is_past(pid, of))
+        && let Some(past) = PAST_SCRATCH.get_ptr_mut(NTH as u32)
+    {
         zero(past);
         // SAFETY: the slot belongs to this program and this CPU.
         unsafe {
@@ -153,13 +250,20 @@ pub(super) fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if !is_supervised(pid, of) || SUPERVISED.remove(&pid).is_err() {
         return 0;
     }
-    debug!(&ctx, "exit of {} with {}", pid, status);
+    debug!(ctx, "exit of {} with {}", pid, status);
     emit(RecordKind::Exit, |record: &mut ExitRecord| {
         task::describe(&raw mut record.task, of);
         record.status = status;
         held_listeners(record, of);
     });
     0
+}
+
+/// Whether this task's end is noted in `PAST`.
+#[inline(always)]
+fn is_past(pid: u32, of: Object) -> bool {
+    // SAFETY: an entry that is replaced while it is read gives another start time, which is compared.
+    unsafe { PAST.get(&pid) }.is_some_and(|past| past.task.start == task::start(of))
 }
 
 /// The word that wait(2) gives. On 5.10 a plain exit(3) sets only the leader's `exit_code`.

@@ -6,7 +6,7 @@ use probe_user::{
     kernel::{
         Facts, Kernel, LoadOptions,
         facts::Availability,
-        plan::{Planned, Tier},
+        plan::{Plan, Planned, Tier},
     },
     report::blind_spots,
 };
@@ -69,7 +69,12 @@ fn gather(tier: Option<Tier>) -> Report {
     // Loading is the only way to know: what a kernel says it supports and what it lets this process do differ.
     let facts = match Kernel::load(&options) {
         Ok(kernel) => {
-            report.hooks = kernel.plan().hooks.iter().map(row).collect();
+            report.hooks = kernel
+                .plan()
+                .hooks
+                .iter()
+                .map(|p| row(p, kernel.plan()))
+                .collect();
             let plan = kernel.plan();
             let lacks = plan.lacks.iter().map(ToString::to_string);
             report.cannot_see = blind_spots(plan)
@@ -88,15 +93,20 @@ fn gather(tier: Option<Tier>) -> Report {
     report
 }
 
-fn row(planned: &Planned) -> HookRow {
+fn row(planned: &Planned, plan: &Plan) -> HookRow {
     let hook = planned.hook;
     let candidate = planned.attached.unwrap_or(&hook.candidates[0]);
+    let spares = plan.spared().filter(|(first, _)| *first == candidate.program);
+    let spares = match spares.count() {
+        0 => String::new(),
+        n => format!(", {n} spare"),
+    };
     HookRow {
         hook: hook.name,
         subject: hook.subject,
         attached: planned.attached.is_some(),
         tier: planned.tier().map(Tier::name),
-        by: candidate.attach.to_string(),
+        by: format!("{}{spares}", candidate.attach),
         gives: hook.gives,
         reason: planned.reason(),
     }

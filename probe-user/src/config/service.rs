@@ -23,10 +23,11 @@ pub struct Service {
     /// Path of the executable; matched by what it leads to, and by name once the file was replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
-    /// For interpreted daemons: an element of the argument vector, matched exactly. `exe` is then the interpreter.
+    /// For interpreted daemons: an element of the argument vector, matched exactly. `exe` is then the interpreter. Of a command
+    /// line only the first 512 bytes are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
-    /// Another exact element of the argument vector, for services that share an executable.
+    /// Another exact element of the argument vector, within the first 512 bytes too, for services that share an executable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argument: Option<String>,
     /// Path of its PID file, as the main process sees it.

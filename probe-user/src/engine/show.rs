@@ -74,6 +74,23 @@ pub(crate) fn describe(p: &Process) -> String {
     }
 }
 
+/// `nginx (812), /usr/sbin/nginx of nginx.service`: enough to find out what a process is that nobody declared, also later.
+pub(super) fn introduce(p: &Process) -> String {
+    let mut text = describe(p);
+    if let Some(exe) = &p.exe {
+        text.push_str(", ");
+        text.push_str(exe);
+        if p.exe_deleted {
+            text.push_str(" (deleted)");
+        }
+    }
+    if let Some(unit) = &p.unit {
+        text.push_str(" of ");
+        text.push_str(unit);
+    }
+    text
+}
+
 /// `was killed by KILL from kill (990)`, `exited with code 1`.
 pub(super) fn ended(end: &End) -> String {
     let mut text = match end.status {

@@ -80,6 +80,8 @@ pub struct Facts {
     pub btf: Availability,
     /// Whether the kernel calls trampolines. It takes them also where it does not.
     pub trampolines: bool,
+    /// Whether a task can be preempted inside of a tracepoint's programs: since 7.0 they are guarded by SRCU.
+    pub preemptible_tracepoints: bool,
     /// Where the unified cgroup hierarchy is mounted.
     pub cgroup2: Option<PathBuf>,
     pub tracefs: Option<PathBuf>,
@@ -90,11 +92,11 @@ impl Facts {
     pub fn gather() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = release.trim().to_owned();
         Self {
-            release: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            preemptible_tracepoints: major(&release).is_some_and(|major| major >= 7),
+            release,
             uid: rustix::process::geteuid().as_raw(),
             capabilities: effective_capabilities(&status).unwrap_or(0),
             bpf: bpf_system_call(),
@@ -179,6 +181,11 @@ fn bpf_system_call() -> Availability {
         Some(libc::EPERM | libc::EACCES) => Availability::Refused(error.to_string()),
         _ => Availability::Works,
     }
+}
+
+/// Of a release as uname(2) gives it.
+fn major(release: &str) -> Option<u32> {
+    release.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]

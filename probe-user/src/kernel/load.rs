@@ -9,7 +9,7 @@ use aya::{
         links::FdLink,
     },
 };
-use probe_abi::Offsets;
+use probe_abi::{Offsets, Settings};
 
 use super::{
     btf::{self, BtfError},
@@ -18,7 +18,7 @@ use super::{
     maps::MapsError,
     offsets::{VMLINUX, offsets, settings},
     pins::{PinError, PinOptions, Pins},
-    plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle},
+    plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle, spares_of},
 };
 
 /// The programs, as built by `cargo xtask build-ebpf`.
@@ -187,7 +187,11 @@ pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<Loaded, LoadE
     })?;
     let (offsets, settings) = {
         let types = btf::Btf::parse(&blob)?;
-        (offsets(&types), settings(&types))
+        let settings = Settings {
+            spares: u32::from(facts.preemptible_tracepoints),
+            ..settings(&types)
+        };
+        (offsets(&types), settings)
     };
     raise_memlock();
     // The loader reads the kernel's types by itself first; replaced, that copy is freed before the programs are loaded.
@@ -250,6 +254,7 @@ fn attach_all(
     let mut plan = Plan {
         hooks: Vec::new(),
         lacks: lacks(offsets),
+        spares: Vec::new(),
     };
     for hook in &HOOKS {
         let mut planned = Planned {
@@ -271,6 +276,17 @@ fn attach_all(
                         .and_then(|p| p.info().ok()?.verified_instruction_count());
                     tracing::debug!(hook = hook.name, by = %candidate.attach, verified, "hook is attached");
                     planned.attached = Some(candidate);
+                    for spare in spares_of(candidate, facts) {
+                        match attacher.attach(spare) {
+                            Ok(()) => plan.spares.push(spare),
+                            Err(e) => tracing::warn!(
+                                "{} can't be attached, and the hook {} misses more events: {}",
+                                spare.program,
+                                hook.name,
+                                reason(&e)
+                            ),
+                        }
+                    }
                     break;
                 }
                 Err(reason) => {
@@ -488,6 +504,7 @@ mod tests {
             bpf: Availability::Works,
             btf: Availability::Works,
             trampolines: true,
+            preemptible_tracepoints: false,
             cgroup2: None,
             tracefs: None,
             bpffs: None,

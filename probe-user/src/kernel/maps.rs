@@ -207,6 +207,7 @@ pub(super) struct Maps {
     control: Array<MapData, u32>,
     lost: PerCpuArray<MapData, u64>,
     records: PerCpuArray<MapData, u64>,
+    crowded: PerCpuArray<MapData, u64>,
     /// What was told of losses already, by source; kept in the kernel, as the counters are.
     told: HashMap<MapData, NameKey, u64>,
     reported: [u64; RECORD_KINDS as usize],
@@ -225,6 +226,7 @@ impl Maps {
             control: typed(ebpf, "CONTROL")?,
             lost: typed(ebpf, "LOST")?,
             records: typed(ebpf, "RECORDS")?,
+            crowded: typed(ebpf, "CROWDED")?,
             told: typed(ebpf, "TOLD")?,
             reported: [0; RECORD_KINDS as usize],
         };
@@ -268,7 +270,14 @@ impl Maps {
 
     pub(super) fn supervise(&mut self, id: ProcId, start: Nanos) -> Result<(), MapsError> {
         self.supervised
-            .insert(id.pid, Supervised { start: start.0 }, 0)
+            .insert(
+                id.pid,
+                Supervised {
+                    start: start.0,
+                    exec_mm: 0,
+                },
+                0,
+            )
             .map_err(|source| MapsError::Refused {
                 map: "SUPERVISED",
                 source,
@@ -330,6 +339,11 @@ impl Maps {
         };
         let by = self.changers.get(&key, 0).ok()?;
         Some(process(&by.task, None))
+    }
+
+    /// How often all programs of a hook with spares were being run on one CPU, since load.
+    pub(super) fn crowded(&self, slot: u32) -> u64 {
+        sum(&self.crowded, slot)
     }
 
     /// All records written since load.

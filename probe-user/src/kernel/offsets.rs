@@ -34,6 +34,8 @@ pub fn settings(btf: &Btf<'_>) -> Settings {
     };
     Settings {
         sigaction_size: btf.struct_size("k_sigaction").unwrap_or(0),
+        // Not a matter of types: the loader says.
+        spares: 0,
         oom_arg_is_task: u32::from(btf.tracepoint_takes_pointer("mark_victim").unwrap_or(false)),
         rss_stride: rss_stride.unwrap_or(8),
         rss_count: rss_count.unwrap_or(0),

@@ -27,10 +27,11 @@ pub(super) use self::predecessor::Open;
 pub use self::{directory::PinError, predecessor::Predecessor};
 
 /// The maps that the next daemon needs. What only programs use lives as long as they do.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 13] = [
     "EVENTS",
     "LOST",
     "RECORDS",
+    "CROWDED",
     "TOLD",
     "SUPERVISED",
     "WANTED_EXE",

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use probe_abi::Offsets;
+use probe_abi::{Offsets, SPARED_EXEC, SPARED_EXIT, SPARED_FORK};
 
 use super::{
     facts::{Availability, Facts},
@@ -364,6 +364,48 @@ pub const HOOKS: [Hook; 18] = [
     },
 ];
 
+/// Of each hook that has any.
+pub const SPARES_EACH: usize = 2;
+
+/// More copies of programs, on the same tracepoint. Where a task can be preempted inside of a tracepoint's programs, the
+/// kernel's guard against recursion keeps the first from everything else on that CPU, and a spare does it. The second is for
+/// what happens while a task is preempted inside of the first spare.
+///
+/// The other programs run with preemption off (signals), or seldom (sockets): what these miss is counted.
+pub const SPARES: [Candidate; 3 * SPARES_EACH] = [
+    spare("sched_process_exit_spare_1", "sched_process_exit"),
+    spare("sched_process_exit_spare_2", "sched_process_exit"),
+    spare("sched_process_fork_spare_1", "sched_process_fork"),
+    spare("sched_process_fork_spare_2", "sched_process_fork"),
+    spare("sched_process_exec_spare_1", "sched_process_exec"),
+    spare("sched_process_exec_spare_2", "sched_process_exec"),
+];
+
+const fn spare(program: &'static str, tracepoint: &'static str) -> Candidate {
+    Candidate {
+        program,
+        attach: Attach::RawTracepoint(tracepoint),
+        needs: &[],
+    }
+}
+
+/// Where the programs count how often a hook's first one and all of its spares were being run at once.
+pub fn spared_slot(program: &str) -> Option<u32> {
+    Some(match program {
+        "sched_process_exit" => SPARED_EXIT,
+        "sched_process_fork" => SPARED_FORK,
+        "sched_process_exec" => SPARED_EXEC,
+        _ => return None,
+    })
+}
+
+/// The spares of a program that is attached in this way, where this machine needs them.
+pub fn spares_of(candidate: &Candidate, facts: &Facts) -> impl Iterator<Item = &'static Candidate> {
+    let needed = facts.preemptible_tracepoints;
+    let attach = candidate.attach;
+    SPARES.iter().filter(move |s| needed && s.attach == attach)
+}
+
 /// A way that was not taken, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -407,6 +449,8 @@ pub struct Plan {
     pub hooks: Vec<Planned>,
     /// What no hook tells here, because this kernel lacks members of its structures.
     pub lacks: Vec<Lack>,
+    /// Those of [`SPARES`] that are attached.
+    pub spares: Vec<&'static Candidate>,
 }
 
 impl Plan {
@@ -443,6 +487,17 @@ impl Plan {
             .into_iter()
             .map(|s| (s.to_owned(), tier(s).name().to_owned()))
             .collect()
+    }
+
+    /// Programs with an attached spare, and that, for each spare.
+    pub fn spared(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let first = |spare: &Candidate| {
+            let attached = self.hooks.iter().filter_map(|p| p.attached);
+            attached.into_iter().find(|c| c.attach == spare.attach)
+        };
+        self.spares
+            .iter()
+            .filter_map(move |spare| Some((first(spare)?.program, spare.program)))
     }
 
     /// Hooks that give nothing here, with the reason.
@@ -501,6 +556,7 @@ mod tests {
             bpf: Availability::Works,
             btf: Availability::Works,
             trampolines: true,
+            preemptible_tracepoints: false,
             cgroup2: Some("/sys/fs/cgroup".into()),
             tracefs: None,
             bpffs: None,
@@ -601,6 +657,21 @@ mod tests {
     }
 
     #[test]
+    fn spares_are_for_a_program_of_a_hook_and_only_where_they_are_needed() {
+        for spare in &SPARES {
+            let (_, first) = candidates().find(|(_, c)| c.attach == spare.attach).unwrap();
+            assert!(spare.program.starts_with(&format!("{}_spare_", first.program)));
+            assert!(spared_slot(first.program).is_some());
+            assert_eq!(spares_of(first, &facts()).count(), 0);
+            let facts = Facts {
+                preemptible_tracepoints: true,
+                ..facts()
+            };
+            assert!(spares_of(first, &facts).any(|s| s == spare));
+        }
+    }
+
+    #[test]
     fn a_subject_is_in_a_tier_when_all_of_it_is() {
         let planned = |hook: &'static Hook, tier| Planned {
             hook,
@@ -610,6 +681,7 @@ mod tests {
         let all = |tier| Plan {
             hooks: HOOKS.iter().map(|h| planned(h, tier)).collect(),
             lacks: Vec::new(),
+            spares: Vec::new(),
         };
         assert_eq!(all(Tier::Tracepoint).tiers()["inet_socket"], "tracepoint");
         let mut plan = all(Tier::Fentry);

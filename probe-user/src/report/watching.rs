@@ -137,6 +137,7 @@ mod tests {
         Plan {
             hooks: HOOKS.iter().map(planned).collect(),
             lacks: Vec::new(),
+            spares: Vec::new(),
         }
     }
 

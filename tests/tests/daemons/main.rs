@@ -2,6 +2,7 @@
 //! theirs. Each is declared by the starter configuration of `packaging/examples`.
 
 mod apache;
+mod chrony;
 mod containerd;
 mod dbus;
 mod dnsmasq;

@@ -1,7 +1,7 @@
 //! Where a test runs a daemon: its example configuration, with everything replaced that lies outside the sandbox.
 
 use std::{
-    fs,
+    env, fs,
     io::Write,
     net::{Ipv4Addr, TcpStream},
     os::unix::{fs::FileTypeExt, net::UnixStream},
@@ -58,8 +58,14 @@ impl Site {
     /// Copies a program that the example names, because probe tells daemons by their executables' inodes.
     #[track_caller]
     pub(crate) fn exe(&mut self, original: &str) -> PathBuf {
+        self.exe_from(original, Path::new(original))
+    }
+
+    /// Likewise, where the program itself lies elsewhere.
+    #[track_caller]
+    pub(crate) fn exe_from(&mut self, original: &str, program: &Path) -> PathBuf {
         let name = Path::new(original).file_name().expect("a file").to_string_lossy();
-        let copy = self.sandbox.install(Path::new(original), &name);
+        let copy = self.sandbox.install(program, &name);
         self.replace(original, &copy.display().to_string());
         copy
     }
@@ -101,6 +107,20 @@ impl Site {
     pub(crate) fn dir(&self) -> &Path {
         self.sandbox.dir()
     }
+}
+
+/// A program of a package: where the package puts it, else where `cargo xtask test` unpacks packages that cannot be installed
+/// beside what a machine has in their place.
+pub(crate) fn program(package: &str, path: &str) -> String {
+    if Path::new(path).exists() {
+        return path.to_owned();
+    }
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    let root = target.join("daemons").join(package);
+    root.join(path.trim_start_matches('/')).display().to_string()
 }
 
 /// The starter configuration of a daemon.

@@ -1,6 +1,6 @@
 //! The lanes, in the order in which they run: the quick ones first.
 
-use std::{fmt, fs, process::Command, time::Duration};
+use std::{collections::BTreeSet, fmt, fs, process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
@@ -49,6 +49,8 @@ const DAEMONS: &str = "daemons";
 const E2E_THREADS: &str = "--test-threads=1";
 /// These mostly wait for daemons and for times to pass, and measure nothing.
 const DAEMONS_THREADS: &str = "--test-threads=4";
+/// So many must have run, whatever cannot be installed.
+const ENOUGH_DAEMONS: usize = 12;
 /// Seconds that they wait for a daemon: some take long to start beside others.
 const DAEMONS_PATIENCE: &str = "30";
 
@@ -79,9 +81,10 @@ impl Lane {
             || !(self.is_quick() || self == Self::Deny)
     }
 
-    /// Whether it runs only when it is asked for: it boots virtual machines, or installs a dozen daemons.
+    /// Whether it runs only when it is asked for: it takes longer than the rest together, or judges what changes without a
+    /// change here.
     pub(crate) fn is_extra(self) -> bool {
-        !self.is_quick()
+        matches!(self, Self::Deny | Self::Miri | Self::Systemd | Self::Arm64)
     }
 
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
@@ -190,7 +193,11 @@ impl Lane {
                     .args(filter)
                     .args(["--", DAEMONS_THREADS])
                     .env("PROBE_TEST_PATIENCE", DAEMONS_PATIENCE);
-                self.tests(&mut cargo, filter, tally)
+                let mut skipped = BTreeSet::new();
+                let result = self.watched(&mut cargo, filter, tally, |line| {
+                    skipped.extend(skipped_daemon(line))
+                });
+                result.and_then(|()| enough_daemons(filter, &skipped))
             }
             Self::Kernels => vm::all(filter, |report| tally.add(counted(report))),
             Self::Systemd => vm::systemd(&machine(filter), |report| tally.add(counted(report))),
@@ -200,9 +207,21 @@ impl Lane {
 
     /// Runs tests, shows what they say, and counts them.
     fn tests(self, cargo: &mut Command, filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
+        self.watched(cargo, filter, tally, |_| {})
+    }
+
+    /// Likewise; `each` gets the lines too.
+    fn watched(
+        self,
+        cargo: &mut Command,
+        filter: Option<&str>,
+        tally: &mut Tally,
+        mut each: impl FnMut(&str),
+    ) -> anyhow::Result<()> {
         println!("$ {}", child::describe(cargo));
         let status = child::run(cargo, self.limit(), |line| {
             child::print(line);
+            each(line);
             tally.add(Tally::parse(line).unwrap_or_default());
         })?;
         ensure!(status.success(), "{status}");
@@ -225,6 +244,38 @@ fn counted(report: &vm::Report) -> Tally {
         failed: report.failed.len() as u64,
         ignored: 0,
     }
+}
+
+/// The daemon that a line of a test names as one that is not installed: `skipped: NAME: …`.
+fn skipped_daemon(line: &str) -> Option<String> {
+    // The line may stand behind the name of the test.
+    let (_, skipped) = line.split_once("skipped: ")?;
+    Some(skipped.split_once(": ")?.0.to_owned())
+}
+
+/// A machine may lack some, but the lane means nothing where it lacks most.
+fn enough_daemons(filter: Option<&str>, skipped: &BTreeSet<String>) -> anyhow::Result<()> {
+    if filter.is_some() {
+        return Ok(());
+    }
+    let examples = workspace::root().join("packaging/examples");
+    let entries = fs::read_dir(&examples).with_context(|| format!("list {}", examples.display()))?;
+    let mut ran = 0;
+    for entry in entries {
+        let name = entry?
+            .path()
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        ran += usize::from(!skipped.contains(&name));
+    }
+    println!("{ran} daemons ran, {} skipped", skipped.len());
+    ensure!(
+        ran >= ENOUGH_DAEMONS,
+        "only {ran} daemons ran, expected {ENOUGH_DAEMONS}; not installed: {skipped:?}"
+    );
+    Ok(())
 }
 
 /// The names of the end-to-end tests: every file of tests/tests, and every folder with a main.rs, but those with a lane of their own.
@@ -251,4 +302,34 @@ fn e2e_tests() -> anyhow::Result<Vec<String>> {
         directory.display()
     );
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_is_not_installed_is_counted_once_and_most_must_run() {
+        let lines = [
+            "test monit::one ... skipped: monit: /usr/bin/monit is not installed",
+            "skipped: monit: /usr/bin/monit is not installed",
+            "test nginx::two ... ok",
+        ];
+        let skipped: BTreeSet<String> = lines.iter().filter_map(|l| skipped_daemon(l)).collect();
+        assert_eq!(skipped, BTreeSet::from(["monit".to_owned()]));
+        assert!(enough_daemons(None, &skipped).is_ok());
+
+        let examples = fs::read_dir(workspace::root().join("packaging/examples")).unwrap();
+        let all = examples.map(|e| {
+            e.unwrap()
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        });
+        let all: BTreeSet<String> = all.collect();
+        assert!(enough_daemons(None, &all).is_err());
+        assert!(enough_daemons(Some("nginx"), &all).is_ok(), "one was asked for");
+    }
 }

@@ -85,18 +85,57 @@ const DAEMONS: [(&str, &str); 25] = [
     ("procps", "kill, as administrators use it"),
 ];
 
+/// Likewise, only unpacked: a machine has one package of their kind, and installing this one would remove its own.
+const UNPACKED: [(&str, &str); 1] = [("chrony", "UDP alone, and a UNIX socket that takes datagrams")];
+
 /// Installs the daemons that there are. One that cannot be installed is no failure here: it is named, and so is what is not
 /// tested without it.
 pub(crate) fn daemons() {
+    let skipped = |name, reason, error| println!("skipped: {name} ({reason}) cannot be installed: {error:#}");
     let names = DAEMONS.map(|(name, _)| name);
-    if apt::install(&names).is_ok() {
-        return;
-    }
-    for (name, reason) in DAEMONS {
-        if let Err(error) = apt::install(&[name]) {
-            println!("skipped: {name} ({reason}) cannot be installed: {error:#}");
+    if apt::install(&names).is_err() {
+        for (name, reason) in DAEMONS {
+            if let Err(error) = apt::install(&[name]) {
+                skipped(name, reason, error);
+            }
         }
     }
+    for (name, reason) in UNPACKED {
+        if let Err(error) = unpack(name) {
+            skipped(name, reason, error);
+        }
+    }
+}
+
+/// Unpacks a package under the target directory, and installs the libraries that it takes.
+fn unpack(package: &str) -> anyhow::Result<()> {
+    let place = workspace::target_dir()?.join("daemons").join(package);
+    if apt::missing(&[package]).is_empty() || place.exists() {
+        return Ok(());
+    }
+    let home = place.with_file_name("");
+    fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
+    // Made under another name, so that a run that was ended leaves nothing that looks whole.
+    let made = tempfile::tempdir_in(&home).context("make a directory")?;
+    let file = apt::download(package, made.path())?;
+    let limit = Duration::from_secs(60);
+    let field = child::capture(
+        Command::new("dpkg-deb").arg("--field").arg(&file).arg("Depends"),
+        limit,
+    )?;
+    apt::install(&libraries(&field))?;
+    let root = made.path().join("root");
+    child::capture(
+        Command::new("dpkg-deb").arg("--extract").args([&file, &root]),
+        limit,
+    )?;
+    fs::rename(&root, &place).with_context(|| format!("move {} to {}", root.display(), place.display()))
+}
+
+/// The libraries among what a package depends on: `libc6 (>= 2.34), adduser, …`.
+fn libraries(depends: &str) -> Vec<&str> {
+    let names = depends.split(',').filter_map(|d| d.split_whitespace().next());
+    names.filter(|name| name.starts_with("lib")).collect()
 }
 
 /// Makes sure of the packages of the tests.
@@ -159,11 +198,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn libraries_are_told_from_what_else_a_package_takes() {
+        assert_eq!(
+            libraries("adduser, libc6 (>= 2.34), tzdata, libnettle8, libssl3 | libssl1.1\n"),
+            ["libc6", "libnettle8", "libssl3"]
+        );
+    }
+
+    #[test]
     fn each_package_has_its_reason() {
         assert!(
             PACKAGES
                 .iter()
                 .chain(&DAEMONS)
+                .chain(&UNPACKED)
                 .all(|(name, reason)| !name.is_empty() && reason.len() > 10)
         );
     }

@@ -19,16 +19,18 @@ use super::{
 use crate::child;
 
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 7] = [
+const TESTS: [&str; 8] = [
     "kernel_sockets",
     "kernel_holders",
     "kernel_paths",
+    "kernel_processes",
     "kernel_pins",
     MACHINE,
     BOTH,
     REFUSED,
 ];
-/// The one that sets the clock, puts the machine to sleep, and takes its limits away. One kernel is enough.
+/// The one that sets the clock, puts the machine to sleep, and takes its limits away. One kernel
+/// and tier are enough.
 const MACHINE: &str = "kernel_machine";
 /// The one that runs probe in both tiers at once.
 const BOTH: &str = "kernel_findings";
@@ -135,7 +137,8 @@ impl Guest {
 
     fn tests(&self, job: &Job<'_>) -> impl Iterator<Item = &(String, PathBuf)> {
         let Job { tier, work, kernel } = *job;
-        let is_elsewhere = move |name: &str| name == MACHINE && kernel.release != MACHINE_KERNEL;
+        let is_elsewhere =
+            move |name: &str| name == MACHINE && (kernel.release != MACHINE_KERNEL || tier != Tier::Fentry);
         // Once for a kernel is enough.
         let is_twice = move |name: &str| name == BOTH && tier == Tier::Tracepoint;
         self.programs.tests.iter().filter(move |(name, _)| {

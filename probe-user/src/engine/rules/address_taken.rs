@@ -8,7 +8,7 @@ use super::{
     super::{
         finding::Kind,
         membership,
-        show::describe,
+        show::introduce,
         verdict::{Condition, Key, Verdict},
     },
     View,
@@ -59,7 +59,6 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         if entry.socket.holders.iter().any(of_manager) {
             continue;
         }
-        let unit = holder.unit.as_ref().map_or(String::new(), |u| format!(" of {u}"));
         verdict.conditions.push(Condition {
             severity: None,
             key: Key {
@@ -71,8 +70,8 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             cause: format!("taken {address} {}", entry.socket.inode),
             actor: Some(Arc::new(holder.clone())),
             summary: format!(
-                "{address} is held by {}{unit}, which does not belong to the service",
-                describe(holder)
+                "{address} is held by {}, which does not belong to the service",
+                introduce(holder)
             ),
             evidence: [entry.seq].into_iter().filter(|s| *s > 0).collect(),
         });

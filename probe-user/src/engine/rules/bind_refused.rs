@@ -7,7 +7,7 @@ use super::{
         bind::error_text,
         finding::Kind,
         ledger::AddressLedger,
-        show::describe,
+        show::{describe, introduce},
         state::{RefusedBind, ServiceState},
         verdict::{Condition, Key, Verdict},
     },
@@ -71,7 +71,7 @@ fn holder(
         member.or_else(|| ledger.stranger(&h.process))
     });
     match (known, &ledger.path) {
-        (Some(process), _) => format!("; it is held by {}", describe(process)),
+        (Some(process), _) => format!("; it is held by {}", introduce(process)),
         (None, Some(PathState::Socket(_))) if ledger.read_at.is_some() && !ledger.path_is_bound() => {
             format!("; nobody holds the socket file that {address} names")
         }

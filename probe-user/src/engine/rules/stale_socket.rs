@@ -30,7 +30,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
             subject: address.to_string(),
             detail: String::new(),
         };
-        let owner = Owner::of(ledger, *file);
+        let owner = Owner::of(service, ledger, *file);
         // The path is looked at again after the socket died: only then is it known to lead to a dead one.
         if owner
             .as_ref()
@@ -110,8 +110,8 @@ struct Owner {
 }
 
 impl Owner {
-    fn of(ledger: &AddressLedger, file: FileId) -> Option<Self> {
-        let made = Self::who_made(ledger);
+    fn of(service: &ServiceState, ledger: &AddressLedger, file: FileId) -> Option<Self> {
+        let made = Self::who_made(service, ledger);
         let Some(dead) = ledger.last_owner(file) else {
             return made;
         };
@@ -135,13 +135,20 @@ impl Owner {
 
     /// A socket that was bound and died before anybody could ask for it: whoever made the name, if nothing has happened
     /// to the name since.
-    fn who_made(ledger: &AddressLedger) -> Option<Self> {
-        let made = ledger
-            .changes
-            .back()
-            .filter(|c| c.change == PathChange::Created)?;
-        Some(Self {
-            holders: vec![made.actor.as_ref()?.id],
+    fn who_made(service: &ServiceState, ledger: &AddressLedger) -> Option<Self> {
+        let made = ledger.changes.back()?;
+        let holders = vec![made.actor.as_ref()?.id];
+        let is_maker = match made.change {
+            PathChange::Created => true,
+            // The daemon bound it under another name first. Anybody else only moved what another has bound.
+            PathChange::RenamedTo => {
+                holders.iter().any(|h| service.members.contains_key(h))
+                    || end_of_holder(service, &holders).is_some()
+            }
+            PathChange::Removed | PathChange::RenamedAway => false,
+        };
+        is_maker.then_some(Self {
+            holders,
             at: made.at,
             seq: made.seq,
         })

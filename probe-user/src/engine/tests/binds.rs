@@ -41,7 +41,7 @@ fn a_refused_bind_is_found_at_once_and_says_who_holds_the_address() {
     let f = w.finding(Kind::BindRefused);
     assert_eq!(f.actor.as_ref().map(|a| a.id.pid), Some(51));
     assert!(f.summary.contains("EADDRINUSE"), "{}", f.summary);
-    assert!(f.summary.contains("held by d (50)"), "{}", f.summary);
+    assert!(f.summary.contains("held by d (50), /usr/bin/d"), "{}", f.summary);
     assert_eq!(f.evidence.len(), 1);
     w.exit(51, ExitStatus::Code(1));
     assert!(!w.open().contains(&Kind::BindRefused), "{:#?}", w.findings);

@@ -130,3 +130,22 @@ fn a_snapshot_settles_a_loss() {
         })
     });
 }
+
+/// The name that the second one makes is told before the end of the first, which was the main process until then.
+#[test]
+fn a_kill_that_is_told_after_the_next_one_counts_is_over_all_the_same() {
+    let actions = [
+        Action::Start,
+        Action::Term { whom: 0 },
+        Action::Start,
+        Action::Kill { whom: 2 },
+        Action::Bind {
+            by: 0,
+            replace: false,
+            stranger: false,
+        },
+    ];
+    if let Err(e) = compare(&actions, &[34], true) {
+        panic!("{e}");
+    }
+}

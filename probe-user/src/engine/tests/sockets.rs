@@ -4,7 +4,7 @@ use super::world::{SOCK, World, ms, service};
 use crate::{
     config::Service,
     engine::finding::Kind,
-    event::{ExitStatus, FileId, PathChange, PathState, SnapshotReason, SocketState},
+    event::{Disposition, ExitStatus, FileId, PathChange, PathState, SnapshotReason, SocketState},
     signal::Signal,
 };
 
@@ -176,13 +176,39 @@ fn an_address_held_by_a_stranger_is_taken() {
     w.exec_as(80, 1, "/usr/bin/other");
     let ino = w.listen(80);
     assert_eq!(w.open(), [Kind::AddressTaken]);
-    assert_eq!(
-        w.finding(Kind::AddressTaken).actor.as_ref().map(|a| a.id.pid),
-        Some(80)
+    let taken = w.finding(Kind::AddressTaken);
+    assert_eq!(taken.actor.as_ref().map(|a| a.id.pid), Some(80));
+    assert!(
+        taken
+            .summary
+            .contains("held by other (80), /usr/bin/other, which"),
+        "{}",
+        taken.summary
     );
     w.unlink(Some(80));
     w.close(ino);
     assert_eq!(w.open(), []);
+}
+
+#[test]
+fn a_stranger_is_named_with_its_replaced_executable_and_its_unit() {
+    let mut w = World::new(Service {
+        expected: false,
+        ..service()
+    });
+    w.exec_as(80, 1, "/usr/sbin/other");
+    if let Some(stranger) = w.processes.get_mut(&80) {
+        stranger.exe_deleted = true;
+        stranger.unit = Some("other.service".to_owned());
+    }
+    w.listen(80);
+    let summary = &w.finding(Kind::AddressTaken).summary;
+    assert!(
+        summary.ends_with(
+            "held by other (80), /usr/sbin/other (deleted) of other.service, which does not belong to the service"
+        ),
+        "{summary}"
+    );
 }
 
 #[test]
@@ -255,12 +281,8 @@ fn a_socket_that_died_before_it_was_looked_at_is_known_by_who_made_its_name() {
     );
 }
 
-/// The look came while the process was dying: the socket still lived, and nobody held it any more.
-#[test]
-fn a_socket_that_was_only_seen_without_its_holder_is_known_by_who_made_its_name() {
-    let mut w = World::new(service());
-    w.exec(50);
-    w.findings.clear();
+/// The declared path leads to a listener that nobody holds any more, because its process is dying.
+fn a_listener_without_holders(w: &mut World) {
     let file = FileId { dev: 1, ino: 77 };
     w.path = PathState::Socket(file);
     w.sockets.push(crate::event::Socket {
@@ -275,6 +297,48 @@ fn a_socket_that_was_only_seen_without_its_holder_is_known_by_who_made_its_name(
         holders: Vec::new(),
         holders_known: true,
     });
+}
+
+/// A daemon that binds under another name and moves that into its place is stopped right then, and starts again.
+#[test]
+fn what_an_asked_stop_left_is_known_by_who_moved_its_name_into_place() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.write_pid_file(50);
+    w.findings.clear();
+    a_listener_without_holders(&mut w);
+    w.path_changed(PathChange::RenamedTo, Some(50));
+    w.signal(50, Signal::TERM, 99, Disposition::Caught);
+    w.exit(50, ExitStatus::Code(0));
+    w.exec(51);
+    w.close(9);
+    w.write_pid_file(51);
+    w.pass(ms(500));
+    w.listen(51);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
+
+/// Whoever moves a socket file has not bound it: his own end is not why nothing holds it.
+#[test]
+fn who_moves_a_dead_socket_into_place_has_not_held_it() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.findings.clear();
+    w.path = PathState::Socket(FileId { dev: 1, ino: 77 });
+    w.path_changed(PathChange::RenamedTo, Some(99));
+    w.pass(ms(60_000));
+    let f = w.finding(Kind::StaleSocket);
+    assert!(f.summary.ends_with("it was dead before probe looked"), "{f:#?}");
+}
+
+/// The look came while the process was dying: the socket still lived, and nobody held it any more.
+#[test]
+fn a_socket_that_was_only_seen_without_its_holder_is_known_by_who_made_its_name() {
+    let mut w = World::new(service());
+    w.exec(50);
+    w.findings.clear();
+    a_listener_without_holders(&mut w);
     w.path_changed(PathChange::Created, Some(50));
     w.kill(50, 99);
     w.close(9);
