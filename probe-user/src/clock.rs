@@ -1,6 +1,12 @@
 //! The only clock. Everything else is told the time.
 
-use std::{fmt, ops, time::Duration};
+mod eras;
+
+use std::{
+    fmt, ops,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,7 +107,35 @@ pub fn from_monotonic(at: Duration) -> Nanos {
 
 /// What must be added to a boot-clock time to get nanoseconds since the Unix epoch.
 pub fn wall_offset() -> i64 {
-    let boot = read(libc::CLOCK_BOOTTIME).0 as i64;
-    let wall = read(libc::CLOCK_REALTIME).0 as i64;
-    wall - boot
+    for _ in 0..LOOKS {
+        let boot = read(libc::CLOCK_BOOTTIME).0;
+        let wall = read(libc::CLOCK_REALTIME).0 as i64;
+        let after = read(libc::CLOCK_BOOTTIME).0;
+        // Whoever was put to sleep between the two would see a clock that was set.
+        if after - boot < LOOK_NS {
+            let offset = wall - boot as i64;
+            ERAS.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .note(Nanos(after), offset);
+            return offset;
+        }
+    }
+    read(libc::CLOCK_REALTIME).0 as i64 - read(libc::CLOCK_BOOTTIME).0 as i64
 }
+
+/// When the wall clock showed this, in nanoseconds since the Unix epoch; in those of the boot clock: less than 0 before boot. A
+/// clock that was set since then, while this process looked, changes nothing.
+pub fn when(wall: i128) -> i128 {
+    wall_offset();
+    ERAS.lock().unwrap_or_else(PoisonError::into_inner).when(wall)
+}
+
+/// [`when`], and 0 for before boot.
+pub fn since_boot(wall: i64) -> Nanos {
+    Nanos(u64::try_from(when(wall.into()).max(0)).unwrap_or(u64::MAX))
+}
+
+static ERAS: Mutex<eras::Eras> = Mutex::new(eras::Eras::new());
+/// How long one look at both clocks may take, and how often it is tried.
+const LOOK_NS: u64 = 10_000_000;
+const LOOKS: usize = 5;

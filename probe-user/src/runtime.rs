@@ -119,6 +119,9 @@ pub struct Runtime {
     ring_bytes: u64,
     /// Records that had waited when it began.
     waited: usize,
+    /// What can't be watched, and why; and the same with the directories, as it was last logged.
+    unwatched: BTreeMap<String, String>,
+    unwatched_logged: BTreeMap<String, String>,
 }
 
 /// The identity of each declared executable, for the engine and the trace. A missing file is left out: it may come.
@@ -201,6 +204,8 @@ impl Runtime {
             timings: Arc::default(),
             ring_bytes: 0,
             waited: 0,
+            unwatched: BTreeMap::new(),
+            unwatched_logged: BTreeMap::new(),
         })
     }
 
@@ -253,6 +258,16 @@ impl Runtime {
     /// How many records of an earlier daemon's programs had waited.
     pub fn waited(&self) -> usize {
         self.waited
+    }
+
+    /// What of the declared can't be watched, and why: it is tried again with each snapshot, and only those see its changes.
+    pub fn unwatched(&self) -> BTreeMap<String, String> {
+        let directories = self.directories.failures().iter();
+        let mut all: BTreeMap<String, String> = directories
+            .map(|(place, why)| (format!("changes in {place}"), why.clone()))
+            .collect();
+        all.extend(self.unwatched.clone());
+        all
     }
 
     /// File descriptors whose readiness means [`Runtime::drain`].

@@ -130,6 +130,8 @@ impl Probed {
     /// Starts it again after [`Self::kill`] or [`Self::stop`].
     #[track_caller]
     pub fn begin(&mut self) {
+        // What an earlier one has said says nothing of this one.
+        drop(self.notified());
         let log = File::options()
             .create(true)
             .append(true)

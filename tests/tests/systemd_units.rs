@@ -1,6 +1,6 @@
 //! Units under the real systemd: who the main process is, whose life it is, and how often it was restarted.
 
-use probe_tests::{Line, Sandbox, Unit, Watch, kill};
+use probe_tests::{Line, Sandbox, Unit, Watch, kill, table::row};
 
 fn scene(more: &[&str]) -> Option<(Watch, Unit)> {
     if !Unit::possible() {
@@ -93,4 +93,8 @@ fn systemd_that_starts_itself_anew_is_followed_on() {
     });
     watch.expect_nothing();
     watch.stop();
+    row(
+        "faults",
+        &["systemd starts itself anew", "nothing", "units are followed on"],
+    );
 }

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
     /// How long each runs
-    #[arg(long = "for", value_name = "DURATION", default_value = "5m", value_parser = minutes)]
+    #[arg(long = "for", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     lasts: Duration,
 }
 
@@ -172,7 +172,7 @@ fn one(target: &str, program: &Path, lasts: Duration) -> anyhow::Result<(u64, Op
 }
 
 /// `90s`, `5m`, `1h`.
-fn minutes(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let seconds = match unit {
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        assert_eq!(minutes("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(minutes("5m"), Ok(Duration::from_secs(300)));
-        assert!(minutes("5").is_err() && minutes("m").is_err() && minutes("").is_err());
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(duration("5").is_err() && duration("m").is_err() && duration("").is_err());
     }
 }

@@ -9,9 +9,11 @@ mod demo;
 mod deny;
 mod docs;
 mod fuzz;
+mod miri;
 mod package;
 mod protections;
 mod robust;
+mod soak;
 mod test;
 mod vm;
 mod workspace;
@@ -39,6 +41,8 @@ enum Command {
     Bench(bench::Args),
     /// Show what survives probe's own end, losses of events and faults of the host, as tables (needs root)
     Robust(robust::Args),
+    /// Let daemons fail, and probe too, for long; compare what was found with what was done (needs root)
+    Soak(soak::Args),
     /// Record the findings of the traces under tests/traces anew, as the expected ones
     Bless(bless::Args),
     /// Run the kernel tests on Debian's kernels, each in a virtual machine
@@ -71,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Robust(args) => robust::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Docs(args) => docs::run(&args),

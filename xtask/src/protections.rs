@@ -1,6 +1,8 @@
 //! `cargo xtask protections`: what stands between probe, the host and those who want to misuse either, each with the test that
 //! fails without it.
 
+mod without;
+
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
@@ -12,6 +14,12 @@ pub(crate) struct Args {
     /// Only print the table, run nothing
     #[arg(long)]
     list: bool,
+    /// Take protections out of a copy of the sources, one after the other: the test of each must fail
+    #[arg(long, conflicts_with = "list")]
+    without: bool,
+    /// With --without: only those whose name contains this
+    #[arg(value_name = "FILTER", requires = "without")]
+    filter: Option<String>,
 }
 
 /// Building, mostly.
@@ -56,6 +64,7 @@ const TABLE: &[Protection] = &[
     p("only root acts through the API, only root and the group read", DAEMON, "privileges::who_is_not_root_reads_at_most_and_never_acts"),
     p("the TCP port is asked by loopback names only", Tests::Unit, "api::guard::tests::a_foreign_name_for_the_port_is_refused"),
     p("names of processes, paths and arguments steer no terminal, line, hook, metric or log", DAEMON, "hostile::names_that_steer_terminals_reach_nobody_as_they_are"),
+    p("names of processes and paths begin no field of the journal", Tests::Unit, "hooks::journal::tests::names_that_steer_terminals_make_no_field_and_no_control_character"),
     p("a planted PID file (link, FIFO, socket) is neither followed nor waited for", Tests::Unit, "sources::pid_file::tests::planted_files_are_neither_followed_nor_waited_for"),
     p("a planted lock of the daemon is refused", Tests::Unit, "daemon::lock::tests::planted_files_are_refused"),
     p("a planted lock of a service is refused", Tests::Unit, "lock::tests::a_planted_lock_file_is_none"),
@@ -78,6 +87,9 @@ const TABLE: &[Protection] = &[
 ];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.without {
+        return without::run(args.filter.as_deref().unwrap_or_default());
+    }
     let mut results = BTreeMap::new();
     if !args.list {
         child::show(

@@ -35,6 +35,9 @@ use self::{
 pub(crate) use self::{machine::Report, mirror::own_suite, userland::bootstrap};
 use crate::{apt, child, workspace};
 
+/// On which the machine itself is put through something: one kernel is enough.
+pub(crate) const MACHINE_KERNEL: Release = Release::V6_1;
+
 /// Debian packages of the virtual machine.
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "busybox-static", "xz-utils"];
 
@@ -129,6 +132,17 @@ pub(crate) fn all(filter: Option<&str>, mut each: impl FnMut(&Report)) -> anyhow
 /// The tests of units.
 pub(crate) fn systemd(args: &Args, each: impl FnMut(&Report)) -> anyhow::Result<()> {
     alone(systemd::run(args)?, each)
+}
+
+/// The rows of tables that the tests of a machine print.
+pub(crate) fn rows(args: &Args) -> (Vec<String>, anyhow::Result<()>) {
+    let mut rows = Vec::new();
+    let mut each = |report: &Report| rows.extend(report.rows.iter().cloned());
+    let outcome = match args.systemd {
+        true => systemd(args, &mut each),
+        false => matrix(args, &mut each),
+    };
+    (rows, outcome)
 }
 
 /// Tests of what the kernel tells, on a kernel for 64-bit ARM.

@@ -160,6 +160,7 @@ impl Api {
                 directory: picture.pinned.directory.as_ref().map(|d| d.display().to_string()),
                 why_not: picture.pinned.why_not.clone(),
             }),
+            unwatched: picture.unwatched.clone(),
             loaded_ns: loaded.at,
             reloads: loaded.reloads,
             reload_error: loaded.error,

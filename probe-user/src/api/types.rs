@@ -270,6 +270,9 @@ pub struct ProbeStatus {
     /// Whether the programs outlive the daemon. `null`: an older probe answers.
     #[serde(default)]
     pub pinned: Option<PinStatus>,
+    /// What can't be watched for want of something (inotify watches, mostly), and why: only snapshots see it, and each tries again.
+    #[serde(default)]
+    pub unwatched: BTreeMap<String, String>,
     /// When the configuration was last read, on the boot clock, and how often it was since the daemon began.
     pub loaded_ns: Nanos,
     pub reloads: u64,

@@ -67,6 +67,8 @@ pub struct Picture {
     pub records: u64,
     /// Whether the programs outlive this daemon.
     pub pinned: Pinned,
+    /// What can't be watched, and why.
+    pub unwatched: BTreeMap<String, String>,
     /// Each with what cannot be seen of it.
     pub services: Vec<(ServiceView, Vec<String>)>,
 }

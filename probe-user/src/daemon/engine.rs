@@ -426,6 +426,7 @@ impl Drive {
             tier: plan.tiers(),
             records: self.runtime.kernel().records(),
             pinned: self.runtime.kernel().pinned(),
+            unwatched: self.runtime.unwatched(),
             services,
         })
     }

@@ -1,5 +1,6 @@
 //! An entry in systemd's journal, with the finding in fields: journald's native protocol, a datagram of `NAME=value` lines.
-//! A value with line feeds has its length before it. See <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
+//! A value with a line feed could begin another field, and journalctl(1) shows one with control characters not at all: what steers
+//! a terminal is escaped. See <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use std::{
 use tokio::{net::UnixDatagram, time::timeout};
 
 use super::notification::{Notification, State};
-use crate::engine::finding::Severity;
+use crate::{engine::finding::Severity, report};
 
 /// Where journald listens.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
@@ -73,11 +74,12 @@ fn entry(hook: &str, n: &Notification, units: &BTreeMap<String, String>) -> Vec<
         field(&mut out, "PROBE_SEVERITY", f.severity.name());
         field(&mut out, "PROBE_SUBJECT", &f.subject);
         field(&mut out, "PROBE_ID", &f.id);
-        let line = alert.line();
-        field(
+        // JSON escapes itself.
+        let json = alert.line();
+        line(
             &mut out,
             "PROBE_FINDING",
-            String::from_utf8_lossy(&line).trim_end(),
+            String::from_utf8_lossy(&json).trim_end(),
         );
         if let Some(unit) = units.get(&f.service) {
             field(&mut out, "OBJECT_SYSTEMD_UNIT", unit);
@@ -87,13 +89,13 @@ fn entry(hook: &str, n: &Notification, units: &BTreeMap<String, String>) -> Vec<
 }
 
 fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+    line(out, name, &report::plain(value));
+}
+
+/// `value`: of one line.
+fn line(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
-    if value.contains('\n') {
-        out.push(b'\n');
-        out.extend_from_slice(&(value.len() as u64).to_le_bytes());
-    } else {
-        out.push(b'=');
-    }
+    out.push(b'=');
     out.extend_from_slice(value.as_bytes());
     out.push(b'\n');
 }
@@ -105,17 +107,9 @@ mod tests {
 
     #[test]
     fn an_entry_says_all_of_it() {
-        let n = notification("two\nlines");
+        let n = notification("why");
         let units = BTreeMap::from([("annad".to_owned(), "annad.service".to_owned())]);
         let entry = entry("log", &n, &units);
-        let length = (b"annad stale-socket: two\nlines".len() as u64).to_le_bytes();
-        let begin = [
-            b"MESSAGE\n",
-            &length[..],
-            b"annad stale-socket: two\nlines\nPRIORITY=2\n",
-        ]
-        .concat();
-        assert!(entry.starts_with(&begin), "{}", entry.escape_ascii());
         let text = String::from_utf8_lossy(&entry);
         for line in [
             "PROBE_SERVICE=annad",
@@ -131,6 +125,31 @@ mod tests {
             .find_map(|l| l.strip_prefix("PROBE_FINDING="))
             .unwrap();
         let json: serde_json::Value = serde_json::from_str(json).unwrap();
-        assert_eq!(json["summary"], "two\nlines");
+        assert_eq!(json["summary"], "why");
+    }
+
+    #[test]
+    fn names_that_steer_terminals_make_no_field_and_no_control_character() {
+        let hostile = "e\u{1b}]0;x\u{7}\nPRIORITY=0\n\u{9b}\u{202e}\0'{kind}";
+        let mut n = notification(hostile);
+        n.alerts[0].finding.subject = format!("unix:/run/{hostile}{}", "x".repeat(4096));
+        let units = BTreeMap::from([("annad".to_owned(), format!("{hostile}.service"))]);
+        let entry = String::from_utf8(entry(hostile, &n, &units)).unwrap();
+        let (mut names, mut finding) = (Vec::new(), serde_json::Value::Null);
+        for line in entry.lines() {
+            let (name, value) = line.split_once('=').unwrap();
+            assert!(!value.chars().any(char::is_control), "{line:?}");
+            match name {
+                "PROBE_FINDING" => finding = serde_json::from_str(value).unwrap(),
+                _ => assert!(!value.contains('\u{202e}'), "{line:?}"),
+            }
+            names.push(name);
+        }
+        assert_eq!(finding["summary"], hostile);
+        let first = ["MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER", "PROBE_HOOK"];
+        assert_eq!(names[..4], first);
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 12, "each stands there once: {names:?}");
     }
 }

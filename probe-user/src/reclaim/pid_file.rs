@@ -57,7 +57,7 @@ impl PidFile {
             .mtime()
             .saturating_mul(1_000_000_000)
             .saturating_add(metadata.mtime_nsec());
-        let modified = Nanos(u64::try_from(wall.saturating_sub(clock::wall_offset())).unwrap_or(0));
+        let modified = clock::since_boot(wall);
         let mut found = Self {
             place,
             file,

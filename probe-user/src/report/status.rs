@@ -147,6 +147,11 @@ fn probe(out: &mut Vec<u8>, look: &Look, p: &ProbeStatus, answer: &Services) -> 
         look.painted(out, YELLOW, &text);
         out.push(b'\n');
     }
+    for (what, why) in &p.unwatched {
+        let text = format!("{what} will be noticed late: {why}");
+        look.painted(out, YELLOW, &text);
+        out.push(b'\n');
+    }
     history(out, look, p.history.as_ref());
     for hook in &p.hooks {
         self::hook(out, look, hook);

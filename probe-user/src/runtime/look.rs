@@ -49,6 +49,33 @@ impl Runtime {
         }
         self.directories.add_all(moved.new);
         self.follow_changers();
+        self.log_unwatched();
+    }
+
+    fn log_unwatched(&mut self) {
+        let now = self.unwatched();
+        for (what, why) in &now {
+            if self.unwatched_logged.get(what) != Some(why) {
+                tracing::warn!("{what} will be noticed late: {why}");
+            }
+        }
+        for what in self
+            .unwatched_logged
+            .keys()
+            .filter(|what| !now.contains_key(*what))
+        {
+            tracing::info!("{what} will be noticed at once again");
+        }
+        self.unwatched_logged = now;
+    }
+
+    /// Watches again what could not be watched.
+    fn watch_again(&mut self) {
+        self.directories.retry();
+        let pid_files: Vec<PidFile> = self.paths.pid_files().map(|(file, _)| file.clone()).collect();
+        for file in &pid_files {
+            self.watch_pid_file(file);
+        }
     }
 
     /// Where a directory refuses fanotify, trampolines tell who changed a path in it.
@@ -75,8 +102,10 @@ impl Runtime {
             return;
         };
         for place in self.views.service(owner).places(file.path.as_ref()) {
-            if let Err(e) = self.files.watch(&place) {
-                tracing::warn!("changes of {place} may be noticed late: {e}");
+            let what = format!("what is written to {place}");
+            match self.files.watch(&place) {
+                Ok(()) => _ = self.unwatched.remove(&what),
+                Err(e) => _ = self.unwatched.insert(what, e.to_string()),
             }
         }
     }
@@ -123,6 +152,7 @@ impl Runtime {
 
     pub(super) fn look_at_all(&mut self, reason: SnapshotReason) {
         self.kernel.renew_pins();
+        self.watch_again();
         // A link to an executable may lead elsewhere without a change of the name itself.
         self.look_at_executables();
         let queue = &mut self.queue;
@@ -144,6 +174,7 @@ impl Runtime {
         for state in &snapshot.addresses {
             self.follow_sockets(state);
         }
+        self.log_unwatched();
         let at = snapshot.began;
         self.timings.snapshot(clock::now().since(at));
         self.tell_level(at, What::Snapshot(snapshot));
@@ -151,6 +182,8 @@ impl Runtime {
 
     /// Watches for the last close of every live socket of a declared address.
     pub(super) fn follow_sockets(&mut self, state: &AddressState) {
+        let what = format!("the close of a socket of {}", state.address);
+        self.unwatched.remove(&what);
         for socket in &state.sockets {
             self.names.note(socket.inode, &state.address);
             match &state.address {
@@ -169,10 +202,7 @@ impl Runtime {
                             // does, the holders have changed: look again.
                             Err(CloseWatchError::AlreadyClosed { .. }) => {}
                             Err(e) => {
-                                tracing::warn!(
-                                    "the close of a socket of {} may be noticed late: {e}",
-                                    state.address
-                                );
+                                self.unwatched.insert(what.clone(), e.to_string());
                                 watched = true;
                                 break;
                             }

@@ -52,6 +52,7 @@ impl Runtime {
         self.names = SocketNames::of(&self.config);
         self.settle.clear();
         self.read_pid_files.clear();
+        self.unwatched.clear();
         let now: BTreeSet<Rooted> = self.places().collect();
         for gone in before.difference(&now) {
             self.directories.remove(gone.clone());

@@ -168,6 +168,13 @@ impl DirectoryWatch {
         &self.failures
     }
 
+    /// Tries again to watch what can't be watched.
+    pub fn retry(&mut self) {
+        if !self.failures.is_empty() {
+            self.reconcile();
+        }
+    }
+
     /// Reads what has happened. Does not wait.
     pub fn drain(&mut self, mut f: impl FnMut(DirectoryEvent)) {
         let mut queued = Vec::new();

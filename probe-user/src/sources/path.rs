@@ -48,9 +48,7 @@ impl Stamp {
             .changed
             .filter(|_| matches!(self.state, PathState::Socket(_)))?;
         let wall = seconds.saturating_mul(1_000_000_000).saturating_add(nanos.into());
-        Some(Nanos(
-            u64::try_from(wall.saturating_sub(clock::wall_offset())).unwrap_or(0),
-        ))
+        Some(clock::since_boot(wall))
     }
 }
 

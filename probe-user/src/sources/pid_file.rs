@@ -96,8 +96,7 @@ fn open(place: &Rooted) -> Result<(File, Nanos), PidFileContent> {
         .mtime()
         .saturating_mul(1_000_000_000)
         .saturating_add(metadata.mtime_nsec());
-    let boot = wall.saturating_sub(clock::wall_offset());
-    Ok((file, Nanos(u64::try_from(boot).unwrap_or(0))))
+    Ok((file, clock::since_boot(wall)))
 }
 
 fn content(file: File) -> PidFileContent {

@@ -96,6 +96,21 @@ pub fn read(pid: u32) -> io::Result<Option<Process>> {
 /// Adds what only `/proc` can tell of a process that something else listed: path of the executable, arguments.
 /// The caller compares the identity afterwards where that matters.
 pub fn complete(process: &mut Process) {
+    complete_executable(process);
+    // In the middle of an exec the new image has no arguments yet; a kernel thread never has any.
+    for attempt in 0..ATTEMPTS {
+        if !process.argv.is_empty() || process.exe.is_none() {
+            break;
+        }
+        if attempt > 0 {
+            std::thread::yield_now();
+        }
+        process.argv = argv(process.id.pid);
+    }
+}
+
+/// The same without arguments, which cost the most.
+pub fn complete_executable(process: &mut Process) {
     let pid = process.id.pid;
     if process.exe.is_none() {
         (process.exe, process.exe_deleted) = exe(pid);
@@ -105,14 +120,6 @@ pub fn complete(process: &mut Process) {
     }
     if process.exe.is_none() {
         complete_by_thread(process);
-    }
-    // In the middle of an exec the new image has no arguments yet; a kernel thread never has any.
-    for _ in 0..ATTEMPTS {
-        if !process.argv.is_empty() || process.exe.is_none() {
-            break;
-        }
-        process.argv = argv(pid);
-        std::thread::yield_now();
     }
 }
 

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use nix::unistd::geteuid;
 
 use super::{needs, tally::Tally};
-use crate::{bless, build_ebpf, child, deny, package, vm, workspace};
+use crate::{bless, build_ebpf, child, deny, miri, package, soak, vm, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Lane {
@@ -23,8 +23,12 @@ pub(crate) enum Lane {
     Replay,
     /// Real daemons on the running kernel (needs root)
     E2e,
+    /// A short soak: what is found is what was done, and probe stays as large as it is (needs root)
+    Soak,
     /// cargo deny: licences, sources and crates
     Deny,
+    /// What reads the kernel's records, under Miri (needs a nightly compiler)
+    Miri,
     /// Daemons that people run, through a healthy life and a failure each (needs root)
     Daemons,
     /// The tests of what the kernel tells, on Debian's kernels under emulation
@@ -59,7 +63,9 @@ impl fmt::Display for Lane {
             Self::Ebpf => "ebpf",
             Self::Replay => "replay",
             Self::E2e => "e2e",
+            Self::Soak => "soak",
             Self::Deny => "deny",
+            Self::Miri => "miri",
             Self::Daemons => "daemons",
             Self::Kernels => "kernels",
             Self::Systemd => "systemd",
@@ -71,13 +77,14 @@ impl fmt::Display for Lane {
 impl Lane {
     /// Whether it counts tests, and a filter means something.
     pub(crate) fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::Replay | Self::E2e) || !(self.is_quick() || self == Self::Deny)
+        matches!(self, Self::Unit | Self::Replay | Self::E2e | Self::Soak)
+            || !(self.is_quick() || self == Self::Deny)
     }
 
     /// Whether it runs only when it is asked for: it takes longer than the rest together, or judges what changes without a
     /// change here.
     pub(crate) fn is_extra(self) -> bool {
-        matches!(self, Self::Deny | Self::Systemd | Self::Arm64)
+        matches!(self, Self::Deny | Self::Miri | Self::Systemd | Self::Arm64)
     }
 
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
@@ -85,14 +92,17 @@ impl Lane {
     pub(crate) fn is_quick(self) -> bool {
         !matches!(
             self,
-            Self::Deny | Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64
+            Self::Deny | Self::Miri | Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64
         )
     }
 
     /// Why it can't run here, where that is no failure.
     pub(crate) fn cannot_run(self) -> Option<String> {
+        if self == Self::Miri {
+            return miri::missing();
+        }
         let needs = match self {
-            Self::E2e | Self::Daemons => "it loads eBPF programs",
+            Self::E2e | Self::Soak | Self::Daemons => "it loads eBPF programs",
             Self::Systemd => "it makes a Debian with debootstrap",
             _ => return None,
         };
@@ -103,9 +113,9 @@ impl Lane {
     fn limit(self) -> Duration {
         let minutes = match self {
             Self::Format => 5,
-            Self::Daemons => 15,
+            Self::Soak | Self::Daemons => 15,
             Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
-            Self::E2e | Self::Deny | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
+            Self::E2e | Self::Deny | Self::Miri | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -167,7 +177,15 @@ impl Lane {
                 cargo.args(filter).args(["--", E2E_THREADS]);
                 self.tests(&mut cargo, filter, tally)
             }
+            Self::Soak => {
+                bless::build_probe()?;
+                cargo
+                    .args(["test", "--package", TESTS, "--test", soak::TEST])
+                    .args(filter);
+                self.tests(&mut cargo, filter, tally)
+            }
             Self::Deny => deny::check(),
+            Self::Miri => self.tests(&mut miri::command(), None, tally),
             Self::Daemons => {
                 needs::daemons();
                 bless::build_probe()?;
@@ -274,7 +292,7 @@ fn e2e_tests() -> anyhow::Result<Vec<String>> {
             .into_owned();
         let is_test =
             path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
-        if is_test && ![REPLAY, DAEMONS].contains(&name.as_str()) {
+        if is_test && ![REPLAY, DAEMONS, soak::TEST].contains(&name.as_str()) {
             names.push(name);
         }
     }

@@ -12,21 +12,26 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::{
-    Job, Tier, Work,
+    Job, MACHINE_KERNEL, Tier, Work,
     archive::Archive,
     programs::{self, Programs, Target, Unit},
 };
 use crate::child;
 
 /// The tests that run in the machines: those about what the kernel tells. They need no daemon but our own.
-const TESTS: [&str; 6] = [
+const TESTS: [&str; 8] = [
     "kernel_sockets",
     "kernel_holders",
     "kernel_paths",
     "kernel_processes",
+    "kernel_pins",
+    MACHINE,
     BOTH,
     REFUSED,
 ];
+/// The one that sets the clock, puts the machine to sleep, and takes its limits away. One kernel
+/// and tier are enough.
+const MACHINE: &str = "kernel_machine";
 /// The one that runs probe in both tiers at once.
 const BOTH: &str = "kernel_findings";
 /// The one for kernels that refuse every trampoline, as all do where ftrace is off.
@@ -131,13 +136,14 @@ impl Guest {
     }
 
     fn tests(&self, job: &Job<'_>) -> impl Iterator<Item = &(String, PathBuf)> {
-        let Job { tier, work, .. } = *job;
+        let Job { tier, work, kernel } = *job;
+        let is_elsewhere =
+            move |name: &str| name == MACHINE && (kernel.release != MACHINE_KERNEL || tier != Tier::Fentry);
         // Once for a kernel is enough.
         let is_twice = move |name: &str| name == BOTH && tier == Tier::Tracepoint;
-        self.programs
-            .tests
-            .iter()
-            .filter(move |(name, _)| (name == COST) == (work == Work::Cost) && !is_twice(name))
+        self.programs.tests.iter().filter(move |(name, _)| {
+            (name == COST) == (work == Work::Cost) && !is_twice(name) && !is_elsewhere(name)
+        })
     }
 
     /// The first process. Lines that begin with `VM-` are for [`super::machine`].
@@ -182,6 +188,7 @@ ip link set lo up
 for m in /modules/*; do insmod $m; done
 echo 0 > /proc/sys/kernel/printk
 export PROBE_BIN=/t/probe PROBE_TEST_TIER={tier} PROBE_TEST_PATIENCE={PATIENCE} PROBE_TEST_FINDINGS=/tmp/findings
+export PROBE_TEST_MACHINE=own
 {icount}
 {keep}
 {io_uring}

@@ -39,6 +39,8 @@ pub(crate) struct Report {
     /// What each test found, as `kind service`, by the test's name.
     pub(crate) findings: BTreeMap<String, BTreeSet<String>>,
     pub(crate) costs: Vec<Cost>,
+    /// Rows of tables that tests printed.
+    pub(crate) rows: Vec<String>,
     /// Recordings and their findings, by the name of the file.
     pub(crate) traces: BTreeMap<String, String>,
 }
@@ -177,6 +179,7 @@ impl Log {
                 failed: Vec::new(),
                 findings: BTreeMap::new(),
                 costs: Vec::new(),
+                rows: Vec::new(),
                 traces: BTreeMap::new(),
             },
             label: String::new(),
@@ -228,6 +231,9 @@ impl Log {
             report.costs.push(cost);
         } else if line.starts_with("skipped: ") || line.starts_with("| ") {
             child::print(&format!("{}: {line}", self.label));
+            report
+                .rows
+                .extend(line.starts_with("| ").then(|| line.to_owned()));
         } else if line.starts_with("VM-END ") {
             self.ended = true;
         } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {

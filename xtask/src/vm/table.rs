@@ -127,6 +127,7 @@ mod tests {
             failed: Vec::new(),
             findings: BTreeMap::new(),
             costs: Vec::new(),
+            rows: Vec::new(),
             traces: BTreeMap::new(),
         };
         assert_eq!(

@@ -22,14 +22,13 @@ const NANOS: i128 = 1_000_000_000;
 /// When it can't be read.
 pub(super) fn beat(file: &impl AsFd, now: Nanos) -> io::Result<Option<Nanos>> {
     let stat = rustix::fs::fstat(file)?;
-    let offset = clock::wall_offset();
-    let modified = to_boot(wall(&stat), offset, now);
+    let modified = to_boot(wall(&stat), now);
     if !(1..=CONTENT_BYTES as i64).contains(&stat.st_size) {
         return Ok(modified);
     }
     let mut content = Vec::with_capacity(64);
     open(file)?.take(CONTENT_BYTES).read_to_end(&mut content)?;
-    let told = epoch(&content).and_then(|wall| to_boot(wall, offset, now));
+    let told = epoch(&content).and_then(|wall| to_boot(wall, now));
     Ok(modified.max(told))
 }
 
@@ -46,8 +45,11 @@ pub(super) fn wall(stat: &Stat) -> i128 {
 }
 
 /// From nanoseconds since the epoch to the boot clock, 0 for before boot. `None` for the future.
-pub(super) fn to_boot(wall: i128, offset: i64, now: Nanos) -> Option<Nanos> {
-    let boot = wall - i128::from(offset);
+pub(super) fn to_boot(wall: i128, now: Nanos) -> Option<Nanos> {
+    not_ahead(clock::when(wall), now)
+}
+
+fn not_ahead(boot: i128, now: Nanos) -> Option<Nanos> {
     if boot > i128::from(now.0) + AHEAD {
         return None;
     }
@@ -95,11 +97,10 @@ mod tests {
     #[test]
     fn no_beat_lies_in_the_future() {
         let now = Nanos(10_000_000_000);
-        let offset = 5_000_000_000;
-        assert_eq!(to_boot(7 * NANOS, offset, now), Some(Nanos(2_000_000_000)));
-        assert_eq!(to_boot(4 * NANOS, offset, now), Some(Nanos::ZERO));
-        assert_eq!(to_boot(16 * NANOS, offset, now), Some(now));
-        assert_eq!(to_boot(16 * NANOS + 1, offset, now), None);
-        assert_eq!(to_boot(i128::from(u64::MAX) * NANOS, offset, now), None);
+        assert_eq!(not_ahead(2 * NANOS, now), Some(Nanos(2_000_000_000)));
+        assert_eq!(not_ahead(-NANOS, now), Some(Nanos::ZERO));
+        assert_eq!(not_ahead(11 * NANOS, now), Some(now));
+        assert_eq!(not_ahead(11 * NANOS + 1, now), None);
+        assert_eq!(not_ahead(i128::from(u64::MAX) * NANOS, now), None);
     }
 }

@@ -250,6 +250,6 @@ pub(super) fn parse(line: &[u8], text: &str, now: Nanos) -> Option<Nanos> {
         _ => false,
     };
     let wall = entry.microseconds.parse::<i64>().ok()?.checked_mul(1000)?;
-    let at = Nanos(u64::try_from(wall.checked_sub(clock::wall_offset())?).unwrap_or(0));
+    let at = clock::since_boot(wall);
     (says && at <= now + AHEAD).then_some(at.min(now))
 }

@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::Stat;
 
 use super::file;
-use crate::clock::{self, Nanos};
+use crate::clock::Nanos;
 
 /// How much of the end of a log is looked at when probe begins.
 const SEED_BYTES: u64 = 64 * 1024;
@@ -148,9 +148,7 @@ impl Tail {
         }
         // The stat is from before the read where more was appended meanwhile.
         let stat = rustix::fs::fstat(&self.file)?;
-        Ok(Some(
-            file::to_boot(file::wall(&stat), clock::wall_offset(), now).unwrap_or(now),
-        ))
+        Ok(Some(file::to_boot(file::wall(&stat), now).unwrap_or(now)))
     }
 
     fn search(&mut self, piece: &[u8], text: &[u8]) -> bool {

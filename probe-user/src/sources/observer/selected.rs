@@ -32,7 +32,14 @@ pub(super) fn processes(
         .services
         .iter()
         .any(|s| s.exe.is_some() || s.script.is_some());
-    let mut all = list(tables, by_argument || by_exe);
+    let mut all = list(tables, |process| {
+        // Each costs a look into `/proc`, and there may be many. What is chosen is completed below.
+        if by_argument {
+            process::complete(process);
+        } else if by_exe {
+            process::complete_executable(process);
+        }
+    });
 
     // Everything descends from process 1, which may hold sockets for others: it is listed alone.
     let (first, mut chosen): (BTreeSet<ProcId>, BTreeSet<ProcId>) = roots.iter().partition(|id| id.pid == 1);
@@ -61,14 +68,17 @@ pub(super) fn processes(
     found
 }
 
-/// All processes; with `whole`, also what only `/proc` tells of them.
-fn list(tables: Option<&mut (dyn KernelTables + 'static)>, whole: bool) -> BTreeMap<ProcId, Process> {
+/// All processes; `complete` adds what only `/proc` tells of them.
+fn list(
+    tables: Option<&mut (dyn KernelTables + 'static)>,
+    complete: impl Fn(&mut Process),
+) -> BTreeMap<ProcId, Process> {
     let mut all = BTreeMap::new();
     let mut pids = BTreeSet::new();
     for mut process in tables.and_then(|t| t.processes().ok()).unwrap_or_default() {
         // Kernel threads run no file, and belong to nobody.
-        if whole && process.exe_id.is_some() {
-            process::complete(&mut process);
+        if process.exe_id.is_some() {
+            complete(&mut process);
         }
         pids.insert(process.id.pid);
         all.insert(process.id, process);

@@ -214,3 +214,52 @@ fn a_bound_tcp_socket_that_does_not_listen_shows() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].inode, rustix::fs::fstat(&fd).unwrap().st_ino);
 }
+
+/// Questions that the kernel refuses, until its refusals find no room: then it says ENOBUFS.
+fn overrun(diag: &Diag) {
+    // The kernel's least is some 2 KiB.
+    setsockopt(&diag.socket, sockopt::RcvBuf, &1).unwrap();
+    let nonsense = wire::message(7, &[0xff; 40]);
+    for _ in 0..200 {
+        send(diag.socket.as_raw_fd(), &nonsense, MsgFlags::MSG_DONTWAIT).unwrap();
+    }
+}
+
+#[test]
+fn an_overrun_of_the_reader_s_buffer_begins_the_list_anew() {
+    let dir = TempDir::new("overrun");
+    let path = dir.path().join("d.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let mut diag = Diag::open().unwrap();
+    overrun(&diag);
+    let first = recv(diag.socket.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_PEEK);
+    assert_eq!(first, Err(nix::Error::ENOBUFS), "the kernel says so");
+    overrun(&diag);
+    let other = diag.socket.try_clone().unwrap();
+    assert_eq!(of_path(&mut diag, &path).len(), 1);
+    assert_ne!(inode(&diag.socket), inode(&other), "it was made anew");
+}
+
+fn inode(fd: &OwnedFd) -> u64 {
+    nix::sys::stat::fstat(fd).unwrap().st_ino
+}
+
+/// No kernel marks a list of sockets so yet. A stand-in answers once; what is asked anew is the kernel.
+#[test]
+fn a_list_that_changed_under_the_reader_is_asked_for_again() {
+    let dir = TempDir::new("interrupted");
+    let path = dir.path().join("d.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let mut diag = Diag::open().unwrap();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    diag.socket = ours.into();
+    let flags = (libc::NLM_F_MULTI | libc::NLM_F_DUMP_INTR) as u16;
+    let mut done = Vec::new();
+    done.extend(20u32.to_ne_bytes());
+    done.extend((libc::NLMSG_DONE as u16).to_ne_bytes());
+    done.extend(flags.to_ne_bytes());
+    done.extend(1u32.to_ne_bytes());
+    done.extend([0; 8]);
+    theirs.send(&done).unwrap();
+    assert_eq!(of_path(&mut diag, &path).len(), 1, "the kernel's answer");
+}

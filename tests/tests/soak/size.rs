@@ -1,0 +1,74 @@
+//! What probe's daemon takes: memory of its own, descriptors, threads.
+
+use std::{fs, time::Duration};
+
+use probe_tests::Deadline;
+
+const EACH: Duration = Duration::from_secs(1);
+/// Memory may grow by so much: an allocator keeps what it was given in other portions, and what a line takes is estimated.
+const KB: u64 = 2048;
+/// Descriptors come and go with the processes that are looked at.
+const FDS: u64 = 3;
+
+#[derive(Default)]
+pub(crate) struct Sizes {
+    taken: Vec<[u64; 3]>,
+    next: Option<Deadline>,
+}
+
+/// What it looked like.
+pub(crate) struct Flat {
+    pub(crate) rows: Vec<(&'static str, String)>,
+    pub(crate) grown: Vec<String>,
+}
+
+const MEASURES: [(&str, u64); 3] = [
+    ("memory without the lines kept for late readers, KB", KB),
+    ("descriptors", FDS),
+    ("threads", 0),
+];
+
+impl Sizes {
+    /// Looks once a second.
+    pub(crate) fn look(&mut self, pid: u32, kept: impl FnOnce() -> u64) {
+        if self.next.is_some_and(|next| next.left().is_some()) {
+            return;
+        }
+        self.next = Some(Deadline::after(EACH));
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let field = |name: &str| {
+            let value = status.lines().find_map(|l| l.strip_prefix(name)).expect(name);
+            let number = value.split_whitespace().next().expect("a number");
+            number.parse::<u64>().expect("a number")
+        };
+        let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("its descriptors")
+            .count();
+        let memory = field("RssAnon:").saturating_sub(kept());
+        self.taken.push([memory, fds as u64, field("Threads:")]);
+    }
+
+    /// Compares the first fourth with the last one.
+    pub(crate) fn flat(&self) -> Flat {
+        let fourth = self.taken.len() / 4;
+        assert!(fourth > 2, "{} looks are too few", self.taken.len());
+        let (mut rows, mut grown) = (Vec::new(), Vec::new());
+        for (i, (what, more)) in MEASURES.into_iter().enumerate() {
+            let median = |part: &[[u64; 3]]| {
+                let mut values: Vec<u64> = part.iter().map(|s| s[i]).collect();
+                values.sort_unstable();
+                values[values.len() / 2]
+            };
+            let first = median(&self.taken[..fourth]);
+            let last = median(&self.taken[self.taken.len() - fourth..]);
+            let most = self.taken.iter().map(|s| s[i]).max().unwrap_or(0);
+            let text =
+                format!("{first} in the first fourth of its last life, {last} in the last, {most} at most");
+            if last > first + more {
+                grown.push(format!("{what}: {text}; {:?}", self.taken));
+            }
+            rows.push((what, text));
+        }
+        Flat { rows, grown }
+    }
+}
