@@ -116,12 +116,7 @@ fn without(w: &Without, copy: &Path, target: &Path) -> anyhow::Result<bool> {
 fn test(w: &Without, copy: &Path, target: &Path) -> anyhow::Result<bool> {
     let cargo = |verb: &str| {
         let mut cargo = workspace::cargo();
-        cargo
-            .current_dir(copy)
-            .env("CARGO_TARGET_DIR", target)
-            // What is taken out leaves things unused.
-            .env("RUSTFLAGS", "--cap-lints=warn")
-            .arg(verb);
+        cargo.current_dir(copy).env("CARGO_TARGET_DIR", target).arg(verb);
         cargo
     };
     let mut tests = cargo("test");
