@@ -62,7 +62,7 @@ impl fmt::Display for Phase {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens: the daemon does not run.
-    #[error("no daemon listens at {}: {error}; start `probe daemon`, or name its socket with --socket", socket.display())]
+    #[error("no daemon listens at {}: {error}; start `probe daemon`, or name its socket with --socket; `probe check` and `probe watch` need none", socket.display())]
     NotRunning { socket: PathBuf, error: io::Error },
     #[error("{} can't be connected to: {error}", socket.display())]
     Connect { socket: PathBuf, error: io::Error },

@@ -29,6 +29,9 @@ const DEPTH: usize = 6;
 /// PID files that are read.
 const PID_FILES: usize = 1024;
 
+/// So much of its name the kernel keeps.
+const COMM: usize = 15;
+
 /// Facts of the host besides its listeners.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Host {
@@ -212,7 +215,7 @@ pub fn discover(listeners: &Listeners, host: &Host) -> Discovery {
         let root = group.roots.first().and_then(|id| listeners.processes.get(id));
         let base = match (units[i], root) {
             (Some(unit), _) => unit.trim_end_matches(".service").to_owned(),
-            (None, Some(root)) => file_name(root),
+            (None, Some(root)) => name(root),
             (None, None) => "unknown".to_owned(),
         };
         let mut service = Service::named(unique(base, &mut names));
@@ -314,12 +317,24 @@ fn same_file(one: &Process, other: &Process) -> bool {
     }
 }
 
-fn file_name(process: &Process) -> String {
-    let exe = process.exe.as_deref().and_then(|exe| Path::new(exe).file_name());
+/// What people call it: the executable's file name, unless it was started under another one. `redis-server` is a link to
+/// `redis-check-rdb` in Debian.
+fn name(process: &Process) -> String {
+    let file_name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let exe = process.exe.as_deref().map(file_name);
+    let comm = process.comm.as_str();
+    // A process can call itself anything, `MainThread` for example: what its command line says too is believed.
+    let is_comm = |name: &String| *name == comm || comm.len() == COMM && name.starts_with(comm);
+    let called = || {
+        let words = process.argv.iter().take(2);
+        let words = words.filter_map(|element| element.split_ascii_whitespace().next());
+        words.map(file_name).find(is_comm)
+    };
     match exe {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None if process.comm.is_empty() => "unknown".to_owned(),
-        None => process.comm.clone(),
+        Some(exe) if exe.starts_with(comm) => exe,
+        Some(exe) => called().unwrap_or(exe),
+        None if comm.is_empty() => "unknown".to_owned(),
+        None => comm.to_owned(),
     }
 }
 

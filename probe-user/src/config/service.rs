@@ -129,7 +129,8 @@ pub struct Heartbeat {
     /// It touches this file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// It sends `WATCHDOG=1` to its notify socket.
+    /// It sends `WATCHDOG=1` to systemd, which says when it last did; needs `unit`. The datagrams themselves are not watched:
+    /// that would cost every datagram of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<bool>,
     /// It answers at this address.

@@ -106,6 +106,41 @@ fn a_master_and_its_workers_are_one_service() {
 }
 
 #[test]
+fn a_service_is_called_what_it_was_started_as() {
+    let named = |exe: &str, comm: &str, argv: &[&str]| {
+        let mut process = process(50, 1, exe, None);
+        process.comm = comm.into();
+        process.argv = argv.iter().map(|&a| a.into()).collect();
+        let found = discover(&listeners(vec![process], vec![socket("tcp:7", &[50])]), &host());
+        found.services[0].name.clone()
+    };
+    let redis = named(
+        "/usr/bin/redis-check-rdb",
+        "redis-server",
+        &["/usr/bin/redis-server 127.0.0.1:6379"],
+    );
+    assert_eq!(redis, "redis-server");
+    let script = named(
+        "/usr/bin/python3.11",
+        "supervisord",
+        &["/usr/bin/python3", "/usr/bin/supervisord"],
+    );
+    assert_eq!(script, "supervisord");
+    let cut = named(
+        "/usr/lib/multi",
+        "a-name-that-is-",
+        &["/usr/bin/a-name-that-is-long"],
+    );
+    assert_eq!(cut, "a-name-that-is-long");
+    let title = named("/usr/sbin/nginx", "nginx", &["nginx: master process nginx"]);
+    assert_eq!(title, "nginx");
+    assert_eq!(
+        named("/usr/bin/node", "MainThread", &["node", "server.js"]),
+        "node"
+    );
+}
+
+#[test]
 fn what_two_services_share_selects_neither() {
     let listeners = listeners(
         vec![

@@ -1,5 +1,7 @@
 //! Snapshots: the state of everything declared, read at once.
 
+use std::collections::BTreeSet;
+
 use crate::event::{ProcId, Process, Snapshot, SnapshotReason};
 
 use super::{Due, Effect, Engine, process::Met};
@@ -43,6 +45,7 @@ impl Engine {
             self.end_unseen(&listed, snapshot.began);
         }
         if !self.joined {
+            self.join_sharers();
             self.set_timer(Due::Resync, self.now + self.config.probe.settle_every);
         }
         let at = snapshot.began;
@@ -65,6 +68,28 @@ impl Engine {
         // Processes that were started between the look and the moment the kernel was told to follow their parents.
         if joined {
             self.effects.push(Effect::Resync(snapshot.reason));
+        }
+    }
+
+    /// Who shared a socket before probe looked has inherited it: workers whose master is gone are one instance, though
+    /// nobody has seen where they came from.
+    fn join_sharers(&mut self) {
+        for s in 0..self.services.len() {
+            let service = &mut self.services[s];
+            let places = service.places.clone();
+            let ledgers = places.iter().filter_map(|place| self.addresses.get(*place));
+            for entry in ledgers.flat_map(|ledger| ledger.live.values()) {
+                let holders = entry.socket.holders.iter();
+                let mut instances: BTreeSet<u32> = holders
+                    .filter_map(|h| Some(service.members.get(&h.process)?.instance))
+                    .collect();
+                let Some(first) = instances.pop_first() else {
+                    continue;
+                };
+                for other in instances {
+                    service.merge_instances(first, other);
+                }
+            }
         }
     }
 }

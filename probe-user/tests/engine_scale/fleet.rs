@@ -55,6 +55,8 @@ pub(crate) struct Fleet {
     pub(crate) answers: usize,
     /// What the engine itself took, and not the fleet's own life.
     pub(crate) engine_cpu: Duration,
+    /// What to take off for each measured span.
+    overhead: Duration,
     crashes: usize,
     found: BTreeMap<Kind, usize>,
     open: BTreeMap<String, Kind>,
@@ -125,6 +127,7 @@ impl Fleet {
             events: 0,
             answers: 0,
             engine_cpu: Duration::ZERO,
+            overhead: meter::overhead(),
             crashes: 0,
             found: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -199,7 +202,7 @@ impl Fleet {
         while let Some(event) = todo.pop() {
             let began = meter::cpu();
             let effects = self.engine.apply(event, at);
-            self.engine_cpu += meter::cpu() - began;
+            self.engine_cpu += (meter::cpu() - began).saturating_sub(self.overhead);
             for effect in effects {
                 let what = match effect {
                     Effect::Settle(site) => What::Address(self.address(&site)),

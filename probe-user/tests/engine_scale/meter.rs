@@ -60,3 +60,16 @@ pub(crate) fn forget_peak() {
 pub(crate) fn cpu() -> Duration {
     Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every kernel has this clock"))
 }
+
+/// How much of a measured span is the measuring itself: asking for this clock is a system call, and the engine's spans are
+/// not much longer.
+pub(crate) fn overhead() -> Duration {
+    const SPANS: u32 = 100_000;
+    let all: Duration = (0..SPANS)
+        .map(|_| {
+            let began = cpu();
+            cpu() - began
+        })
+        .sum();
+    all / SPANS
+}

@@ -168,6 +168,33 @@ impl World {
         ino
     }
 
+    /// These hold a listener at the declared path since before anybody looked.
+    pub(super) fn inherited_listener(&mut self, by: &[u32]) {
+        self.next_ino += 1;
+        let ino = self.next_ino;
+        let file = FileId {
+            dev: 1,
+            ino: ino + 1000,
+        };
+        self.path = PathState::Socket(file);
+        let holders = by.iter().map(|pid| Holder {
+            process: self.processes[pid].id,
+            fd: 3,
+        });
+        self.sockets.push(Socket {
+            id: SocketId(ino),
+            inode: ino,
+            state: SocketState::Listening,
+            file: Some(file),
+            ip: None,
+            queue: 0,
+            backlog: 128,
+            head: None,
+            holders: holders.collect(),
+            holders_known: true,
+        });
+    }
+
     pub(super) fn path_changed(&mut self, change: PathChange, by: Option<u32>) {
         let actor = by.map(|p| self.actor(p));
         self.tell(What::Path {
