@@ -52,7 +52,7 @@ impl Sizes {
     /// handed out in other portions than before.
     pub(crate) fn flat(&self) -> Flat {
         let fourth = self.taken.len() / 4;
-        assert!(fourth > 2, "{} looks are too few", self.taken.len());
+        assert!(fourth >= 2, "{} looks are too few", self.taken.len());
         let (mut rows, mut grown) = (Vec::new(), Vec::new());
         for (i, (what, more)) in MEASURES.into_iter().enumerate() {
             let median = |part: &[[u64; 3]]| {
