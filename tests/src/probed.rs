@@ -210,8 +210,10 @@ impl Probed {
                         return text;
                     }
                 }
-                _ => panic!(
-                    "the daemon did not say {what} within {:?}\n{}",
+                // A wait with a limit is interrupted by more than signals, as when the whole machine is held.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted && left.is_some() => {}
+                outcome => panic!(
+                    "the daemon did not say {what} within {:?}: {outcome:?}\n{}",
                     patience(),
                     self.log()
                 ),

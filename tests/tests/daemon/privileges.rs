@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Duration};
 
-use probe_tests::{Deadline, Probed, Sandbox, children, kill, state, until};
+use probe_tests::{Deadline, Probed, Sandbox, children, http, kill, state, unassigned_port, until};
 use rustix::process::Signal;
 
 use crate::scene::{Service, hook, noted, noting};
@@ -152,8 +152,10 @@ fn who_is_not_root_reads_at_most_and_never_acts() {
     let sandbox = Sandbox::new();
     let service = Service::new(&sandbox, "annad");
     let file = sandbox.path("noted");
-    let probed = Probed::start(
+    let port = unassigned_port();
+    let probed = Probed::with(
         &sandbox,
+        &format!("api_tcp = \"127.0.0.1:{port}\""),
         &format!("{}{}", service.toml(""), noting("note", &file, "")),
     );
     fs::set_permissions(sandbox.dir(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -189,6 +191,17 @@ fn who_is_not_root_reads_at_most_and_never_acts() {
         ("GET", "/metrics"),
     ] {
         assert_eq!(ask(method, path), "403", "{method} {path}");
+    }
+    // Whoever may read, as everybody may through the port, may not act.
+    for (method, path, code) in [
+        ("GET", "/v1/services", 200),
+        ("POST", "/v1/reload", 403),
+        ("POST", "/v1/silences", 403),
+        ("DELETE", "/v1/silences/1", 403),
+        ("POST", "/v1/hooks/note/test", 403),
+    ] {
+        let answer = http::over_tcp(port, method, path, "").expect("an answer");
+        assert_eq!(answer.code, code, "{method} {path}");
     }
     assert_eq!(noted(&file), Vec::<String>::new());
 }

@@ -48,10 +48,11 @@ impl Sizes {
         self.taken.push([memory, fds as u64, field("Threads:")]);
     }
 
-    /// Compares the first fourth with the last one.
+    /// Compares the second fourth with the last one: in the first, other lines take the place of those that are kept, and memory is
+    /// handed out in other portions than before.
     pub(crate) fn flat(&self) -> Flat {
         let fourth = self.taken.len() / 4;
-        assert!(fourth > 2, "{} looks are too few", self.taken.len());
+        assert!(fourth >= 2, "{} looks are too few", self.taken.len());
         let (mut rows, mut grown) = (Vec::new(), Vec::new());
         for (i, (what, more)) in MEASURES.into_iter().enumerate() {
             let median = |part: &[[u64; 3]]| {
@@ -59,11 +60,11 @@ impl Sizes {
                 values.sort_unstable();
                 values[values.len() / 2]
             };
-            let first = median(&self.taken[..fourth]);
+            let first = median(&self.taken[fourth..2 * fourth]);
             let last = median(&self.taken[self.taken.len() - fourth..]);
             let most = self.taken.iter().map(|s| s[i]).max().unwrap_or(0);
             let text =
-                format!("{first} in the first fourth of its last life, {last} in the last, {most} at most");
+                format!("{first} in the second fourth of its last life, {last} in the last, {most} at most");
             if last > first + more {
                 grown.push(format!("{what}: {text}; {:?}", self.taken));
             }

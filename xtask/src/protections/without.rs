@@ -60,7 +60,8 @@ const TABLE: &[Without] = &[
     w("a clock that is set changes no age", "probe-user/src/clock/eras.rs", ("if began && at <= until + SLACK {", "if began || at <= until + SLACK {"), Tests::Unit, "clock::eras::tests::a_file_s_time_stays_what_it_was_when_the_clock_is_set"),
     w("capabilities are given up", "probe-user/src/daemon/sandbox.rs", ("let left = has.permitted & kept();", "let left = has.permitted;"), DAEMON, THREADS),
     w("the bounding set is cut", "probe-user/src/daemon/sandbox.rs", ("_ = rustix::thread::remove_capability_from_bounding_set(capability);", "_ = capability;"), DAEMON, THREADS),
-    w("no new privileges", "probe-user/src/daemon/sandbox.rs", ("rustix::thread::set_no_new_privs(true)", "Ok::<(), rustix::io::Errno>(())"), DAEMON, THREADS),
+    // The filter is only let in with them: with it they are given up in two places.
+    w("no new privileges, which the filter gives up too", "probe-user/src/daemon/sandbox.rs", ("    rustix::thread::set_no_new_privs(true)\n        .map_err(|e| kernel(\"new privileges cannot be given up\")(e.into()))?;\n    let names: Vec<_> = KEPT.iter().map(|(_, name, _)| *name).collect();\n    let names = names.join(\", \");\n    match filter() {", "    Ok::<(), rustix::io::Errno>(())\n        .map_err(|e| kernel(\"new privileges cannot be given up\")(e.into()))?;\n    let names: Vec<_> = KEPT.iter().map(|(_, name, _)| *name).collect();\n    let names = names.join(\", \");\n    match Ok::<(), Filter>(()) {"), DAEMON, THREADS),
     w("system calls are filtered", "probe-user/src/daemon/sandbox.rs", ("    match filter() {", "    match Ok::<(), Filter>(()) {"), DAEMON, THREADS),
     w("hooks run as their own user", "probe-user/src/hooks/exec/user.rs", ("done(unsafe { libc::setuid(self.uid.as_raw()) })", "done(unsafe { libc::setuid(0) })"), DAEMON, "privileges::a_hook_is_the_spawner_s_child_and_its_own_user_s"),
     w("only root acts through the API", "probe-user/src/api/guard.rs", ("if !reads && !peer.may_act() {", "if !reads && peer.may_act() && false {"), DAEMON, "privileges::who_is_not_root_reads_at_most_and_never_acts"),
@@ -116,12 +117,7 @@ fn without(w: &Without, copy: &Path, target: &Path) -> anyhow::Result<bool> {
 fn test(w: &Without, copy: &Path, target: &Path) -> anyhow::Result<bool> {
     let cargo = |verb: &str| {
         let mut cargo = workspace::cargo();
-        cargo
-            .current_dir(copy)
-            .env("CARGO_TARGET_DIR", target)
-            // What is taken out leaves things unused.
-            .env("RUSTFLAGS", "--cap-lints=warn")
-            .arg(verb);
+        cargo.current_dir(copy).env("CARGO_TARGET_DIR", target).arg(verb);
         cargo
     };
     let mut tests = cargo("test");
