@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Only these lanes, separated by commas
     #[arg(long, value_enum, value_name = "LANE", value_delimiter = ',')]
     only: Vec<Lane>,
-    /// Also the lanes that take long, or judge what others publish: deny, miri, systemd, arm64
+    /// Also the lanes that take long, or judge what others publish: deny, static, miri, systemd, arm64
     #[arg(long, conflicts_with_all = ["only", "filter"])]
     all: bool,
     /// Run the later lanes too when one fails

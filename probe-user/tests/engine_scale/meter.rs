@@ -15,10 +15,19 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
+/// What is measured runs in one thread at a time: a locked instruction for each count would cost more than many an allocation.
+fn add(counter: &AtomicUsize, by: usize) -> usize {
+    let now = counter.load(Relaxed).wrapping_add(by);
+    counter.store(now, Relaxed);
+    now
+}
+
 fn grown(by: usize) {
-    ALLOCATIONS.fetch_add(1, Relaxed);
-    let live = LIVE.fetch_add(by, Relaxed) + by;
-    PEAK.fetch_max(live, Relaxed);
+    add(&ALLOCATIONS, 1);
+    let live = add(&LIVE, by);
+    if live > PEAK.load(Relaxed) {
+        PEAK.store(live, Relaxed);
+    }
 }
 
 // SAFETY: every call is handed to the system's allocator as it came.
@@ -30,13 +39,13 @@ unsafe impl GlobalAlloc for Meter {
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
+        add(&LIVE, layout.size().wrapping_neg());
         // SAFETY: the caller keeps to `dealloc`'s contract, and the memory came from `System`.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.fetch_sub(layout.size(), Relaxed);
+        add(&LIVE, layout.size().wrapping_neg());
         grown(size);
         // SAFETY: the caller keeps to `realloc`'s contract, and the memory came from `System`.
         unsafe { System.realloc(memory, layout, size) }

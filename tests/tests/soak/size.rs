@@ -7,6 +7,11 @@ use probe_tests::Deadline;
 const EACH: Duration = Duration::from_secs(1);
 /// Memory may grow by so much: an allocator keeps what it was given in other portions, and what a line takes is estimated.
 const KB: u64 = 2048;
+/// By so much in a short life: for some minutes other lines take the place of those that are kept, 4 MB a minute. A short soak
+/// finds what leaks fast.
+const SHORT_KB: u64 = 8192;
+/// A life of so many looks is long.
+const LONG: usize = 600;
 /// Descriptors come and go with the processes that are looked at.
 const FDS: u64 = 3;
 
@@ -22,10 +27,10 @@ pub(crate) struct Flat {
     pub(crate) grown: Vec<String>,
 }
 
-const MEASURES: [(&str, u64); 3] = [
-    ("memory without the lines kept for late readers, KB", KB),
-    ("descriptors", FDS),
-    ("threads", 0),
+const MEASURES: [&str; 3] = [
+    "memory without the lines kept for late readers, KB",
+    "descriptors",
+    "threads",
 ];
 
 impl Sizes {
@@ -54,7 +59,8 @@ impl Sizes {
         let fourth = self.taken.len() / 4;
         assert!(fourth >= 2, "{} looks are too few", self.taken.len());
         let (mut rows, mut grown) = (Vec::new(), Vec::new());
-        for (i, (what, more)) in MEASURES.into_iter().enumerate() {
+        let memory = if self.taken.len() < LONG { SHORT_KB } else { KB };
+        for (i, (what, more)) in MEASURES.into_iter().zip([memory, FDS, 0]).enumerate() {
             let median = |part: &[[u64; 3]]| {
                 let mut values: Vec<u64> = part.iter().map(|s| s[i]).collect();
                 values.sort_unstable();

@@ -13,7 +13,7 @@ use crate::{bless, build_ebpf, child, deny, miri, package, soak, vm, workspace};
 pub(crate) enum Lane {
     /// cargo fmt --check
     Format,
-    /// cargo clippy, warnings are errors; and whether the static program compiles
+    /// cargo clippy, warnings are errors
     Clippy,
     /// Unit tests of all crates
     Unit,
@@ -27,6 +27,8 @@ pub(crate) enum Lane {
     Soak,
     /// cargo deny: licences, sources and crates
     Deny,
+    /// Whether the static program compiles
+    Static,
     /// What reads the kernel's records, under Miri (needs a nightly compiler)
     Miri,
     /// Daemons that people run, through a healthy life and a failure each (needs root)
@@ -65,6 +67,7 @@ impl fmt::Display for Lane {
             Self::E2e => "e2e",
             Self::Soak => "soak",
             Self::Deny => "deny",
+            Self::Static => "static",
             Self::Miri => "miri",
             Self::Daemons => "daemons",
             Self::Kernels => "kernels",
@@ -78,13 +81,16 @@ impl Lane {
     /// Whether it counts tests, and a filter means something.
     pub(crate) fn has_tests(self) -> bool {
         matches!(self, Self::Unit | Self::Replay | Self::E2e | Self::Soak)
-            || !(self.is_quick() || self == Self::Deny)
+            || !(self.is_quick() || matches!(self, Self::Deny | Self::Static))
     }
 
     /// Whether it runs only when it is asked for: it takes longer than the rest together, or judges what changes without a
     /// change here.
     pub(crate) fn is_extra(self) -> bool {
-        matches!(self, Self::Deny | Self::Miri | Self::Systemd | Self::Arm64)
+        matches!(
+            self,
+            Self::Deny | Self::Static | Self::Miri | Self::Systemd | Self::Arm64
+        )
     }
 
     /// Whether it is worth running for a few tests, where it is not named: machines take minutes to boot, and some fifty
@@ -92,7 +98,13 @@ impl Lane {
     pub(crate) fn is_quick(self) -> bool {
         !matches!(
             self,
-            Self::Deny | Self::Miri | Self::Daemons | Self::Kernels | Self::Systemd | Self::Arm64
+            Self::Deny
+                | Self::Static
+                | Self::Miri
+                | Self::Daemons
+                | Self::Kernels
+                | Self::Systemd
+                | Self::Arm64
         )
     }
 
@@ -114,7 +126,7 @@ impl Lane {
         let minutes = match self {
             Self::Format => 5,
             Self::Soak | Self::Daemons => 15,
-            Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay => 30,
+            Self::Clippy | Self::Unit | Self::Ebpf | Self::Replay | Self::Static => 30,
             Self::E2e | Self::Deny | Self::Miri | Self::Kernels | Self::Systemd | Self::Arm64 => 60,
         };
         Duration::from_secs(minutes * 60)
@@ -138,8 +150,7 @@ impl Lane {
                     "-D",
                     "warnings",
                 ]);
-                child::show(&mut cargo, self.limit())?;
-                package::check_static()
+                child::show(&mut cargo, self.limit())
             }
             Self::Unit => {
                 // Some skip by name what is not installed; where it can be, it is.
@@ -185,6 +196,7 @@ impl Lane {
                 self.tests(&mut cargo, filter, tally)
             }
             Self::Deny => deny::check(),
+            Self::Static => package::check_static(),
             Self::Miri => self.tests(&mut miri::command(), None, tally),
             Self::Daemons => {
                 needs::daemons();
