@@ -6,7 +6,7 @@ use super::{
     super::{
         finding::Kind,
         show::{describe, ended},
-        state::End,
+        state::{End, EndKind},
         verdict::{Condition, Key, Verdict},
     },
     View,
@@ -49,6 +49,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         }
     }
     let named = state.process.as_ref();
+    let fits = |e: &&End| e.process.id.pid == pid && named.is_none_or(|n| n.id == e.process.id);
     // Whom it names was asked to stop, or probe never saw it: a main process that began later has not written its own yet,
     // and what lives on of the same instance may still be ending.
     let end = service
@@ -56,8 +57,16 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
         .iter()
         .chain(service.deaths.iter().rev())
         .chain(service.holder_ends.iter().rev())
-        .find(|e| e.process.id.pid == pid && named.is_none_or(|n| n.id == e.process.id));
+        .find(fits);
     let left_behind = end.is_none_or(End::explains_leftovers);
+    // Whoever goes on for it writes its own first.
+    if let Some(e) = end.filter(|e| e.kind == EndKind::Handover && service.main.is_some()) {
+        let until = e.at + service.decl.ready_within;
+        if view.now < until && !view.is_open(&key) {
+            verdict.again_at(until);
+            return;
+        }
+    }
     if let (true, Some(main)) = (left_behind, &service.main) {
         let stopped = end.map_or(Nanos::ZERO, |e| e.at + service.decl.stop_within);
         let starting = if state.modified < main.began {

@@ -27,6 +27,38 @@ fn a_forking_start_is_a_handover() {
     assert!(w.open().contains(&Kind::Crashed), "and its crash is one");
 }
 
+/// A main process that has handed over is still named by its PID file: whoever goes on has a while to write its own.
+fn handed_over() -> World {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 51);
+    let heir = w.processes[&51].id;
+    for socket in &mut w.sockets {
+        socket.holders.push(crate::event::Holder { process: heir, fd: 3 });
+    }
+    w.snapshot(crate::event::SnapshotReason::Interval);
+    w.findings.clear();
+    w.exit(50, ExitStatus::Code(0));
+    w.pass(ms(500));
+    w.expect_nothing();
+    w
+}
+
+#[test]
+fn the_heir_writes_the_pid_file_a_moment_later() {
+    let mut w = handed_over();
+    w.write_pid_file(51);
+    w.pass(ms(60_000));
+    w.expect_nothing();
+}
+
+#[test]
+fn an_heir_that_never_writes_the_pid_file_leaves_it_stale() {
+    let mut w = handed_over();
+    w.pass(ms(60_000));
+    assert_eq!(w.open(), [Kind::StalePidFile]);
+}
+
 /// Rule 3: the same executable as a tool.
 #[test]
 fn a_tool_run_of_the_same_executable_is_no_instance() {
