@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// After a look at an address of a main process that exited with code 0 and its listeners open: another member that
-    /// holds one of them goes on for it. If there is none, it was a crash.
+    /// holds one of them goes on for it. If there is none, it was a crash. Likewise after one that seemed to have stopped itself.
     pub(super) fn settle_end(&mut self, s: usize, address: Place) {
         let (at, service) = (self.at, &mut self.services[s]);
         let (Some(ledger), Some(end)) = (self.addresses.get(address), service.last_end.as_mut()) else {
@@ -65,7 +65,7 @@ impl Engine {
                     || ledger.dead.iter().any(|d| d.inode == *inode)
             };
             end.unsettled.retain(|inode| !seen(inode));
-            if end.unsettled.is_empty() {
+            if end.unsettled.is_empty() && end.kind == EndKind::Crash {
                 let end = end.clone();
                 service.note_crash(end);
             }

@@ -401,7 +401,10 @@ impl Engine {
             Some(m) if m.instance == instance => m.began,
             _ => process.start,
         };
-        self.services[s].main = Some(Main {
+        let service = &mut self.services[s];
+        let since = service.instances.get(&instance).and_then(|i| i.qualified);
+        service.main_until = old.as_ref().map(|m| (m.id, since.unwrap_or(self.at)));
+        service.main = Some(Main {
             id: process.id,
             instance,
             began,
@@ -616,9 +619,11 @@ impl Engine {
         let service = &mut self.services[s];
         let unsettled = match kind {
             EndKind::Crash if status == ExitStatus::Code(0) && was_main && counted => held.clone(),
+            // A child may have inherited what never listened.
+            EndKind::Clean if closed_all && survivors && was_main && counted => held.clone(),
             _ => Vec::new(),
         };
-        let settled = unsettled.is_empty();
+        let settled = unsettled.is_empty() || kind == EndKind::Clean;
         let end = End {
             process: m.process.clone(),
             status,
@@ -639,9 +644,13 @@ impl Engine {
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
         let facts = json!({ "status": status, "meaning": if settled { kind_name(kind, was_main) } else { "left its listeners open" }, "lived_ns": lived.as_nanos() as u64 });
+        // It was the main process until another one came to count, as was told before its end: that has replaced it.
+        let was_replaced = service
+            .main_until
+            .is_some_and(|(id, until)| id == process.id && at < until);
         // Of those, only what another process did to it is worth telling.
         let done_to = counted || !elsewhere && end.killer.as_ref().is_some_and(|k| k.actor.is_some());
-        if done_to && is_a_death(&end, &service.decl.signals.handled) {
+        if done_to && !was_replaced && is_a_death(&end, &service.decl.signals.handled) {
             if service.deaths.len() == DEATHS_KEPT {
                 service.deaths.pop_front();
             }

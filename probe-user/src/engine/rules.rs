@@ -183,20 +183,16 @@ fn after_end(kind: Kind, service: &ServiceState, end: &End, summary: String) -> 
 /// Whether what this end took away has been replaced: by an instance that has come to count since, or a new life of the
 /// same one, or, for another member than the main process, by a member that has joined since.
 fn is_replaced(service: &ServiceState, end: &End) -> bool {
-    // At the same moment, only whoever began then.
-    let counts_since = |i: &Instance| {
-        let began_then = || i.root.start == end.at && i.root.id != end.process.id;
-        i.qualified
-            .is_some_and(|at| at > end.at || at == end.at && began_then())
-    };
-    let was_main = end.was_main && !service.was_named_instead(end);
-    let others = |n: u32| was_main || n != end.instance;
-    if service.qualified().any(|(n, i)| others(n) && counts_since(i)) {
-        return true;
-    }
-    if was_main {
-        return service.generation > end.generation
+    if end.was_main && !service.was_named_instead(end) {
+        // At the same moment, only whoever began then.
+        let counts_since = |i: &Instance| {
+            let began_then = || i.root.start == end.at && i.root.id != end.process.id;
+            i.qualified
+                .is_some_and(|at| at > end.at || at == end.at && began_then())
+        };
+        let lives_anew = service.generation > end.generation
             && service.main_member().is_some_and(|m| m.process.start > end.at);
+        return lives_anew || service.qualified().any(|(_, i)| counts_since(i));
     }
     service.family.last_joined().is_some_and(|at| at > end.at) || service.stopped_as_asked()
 }

@@ -196,7 +196,7 @@ pub(super) struct End {
     pub(super) stopped_by_own: bool,
     /// The PID file had named another instance before, as was only read afterwards: it was not the main process any more.
     pub(super) named_instead: bool,
-    /// Inodes of the sockets that it had open as it exited with code 0: until they were looked at it is not known whether
+    /// Inodes of the sockets of the service that it had open as it exited with code 0: until they were looked at it is not known whether
     /// somebody else holds them.
     pub(super) unsettled: Vec<u64>,
 }
@@ -256,6 +256,8 @@ pub(super) struct ServiceState {
     pub(super) instances: BTreeMap<u32, Box<Instance>>,
     pub(super) next_instance: u32,
     pub(super) main: Option<Main>,
+    /// The main process before, and until when, if it lived when another one took its place.
+    pub(super) main_until: Option<(ProcId, Nanos)>,
     /// Lives of the main process so far.
     pub(super) generation: u64,
     /// The main process of `generation` as an earlier run of probe knew it, until one begins to count here.
@@ -316,6 +318,7 @@ impl ServiceState {
             instances: BTreeMap::new(),
             next_instance: 0,
             main: None,
+            main_until: None,
             generation: 0,
             remembered: None,
             generation_instance: None,

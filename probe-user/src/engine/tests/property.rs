@@ -144,8 +144,61 @@ fn a_kill_that_is_told_after_the_next_one_counts_is_over_all_the_same() {
             replace: false,
             stranger: false,
         },
+        // And it does not come back with the end of that one.
+        Action::Kill { whom: 0 },
     ];
-    if let Err(e) = compare(&actions, &[34], true) {
+    for played in [&actions[..5], &actions] {
+        if let Err(e) = compare(played, &[34], true) {
+            panic!("{e}");
+        }
+    }
+}
+
+/// Likewise of one that had bound the address, which the next one has bound anew.
+#[test]
+fn a_kill_that_is_told_after_the_next_one_has_the_address_is_over_all_the_same() {
+    let bind = |replace| Action::Bind {
+        by: 0,
+        replace,
+        stranger: false,
+    };
+    let actions = [
+        Action::Start,
+        bind(false),
+        Action::Term { whom: 0 },
+        Action::Start,
+        Action::Kill { whom: 2 },
+        bind(true),
+    ];
+    if let Err(e) = compare(&actions, &[51], true) {
         panic!("{e}");
+    }
+}
+
+/// Until somebody looks, the first one's exit looks as if it had stopped itself: its child has inherited the socket.
+#[test]
+fn an_heir_of_a_socket_that_never_listened_is_known_however_late_it_is_looked_at() {
+    let bind = |replace| Action::Bind {
+        by: 0,
+        replace,
+        stranger: false,
+    };
+    let actions = [
+        Action::Start,
+        bind(false),
+        Action::Kill { whom: 0 },
+        Action::Start,
+        bind(true),
+        Action::Fork {
+            of: 0,
+            inherits: true,
+        },
+        Action::Exit { whom: 138, code: 0 },
+    ];
+    let choices = [0, 180, 39, 103, 0, 0, 0, 0, 0, 6, 70, 0, 0, 0];
+    for skipped in 0..4 {
+        if let Err(e) = compare(&actions, &choices[skipped..], true) {
+            panic!("{skipped} {e}");
+        }
     }
 }
