@@ -47,13 +47,15 @@ impl Engine {
         let (Some(ledger), Some(end)) = (self.addresses.get(address), service.last_end.as_mut()) else {
             return;
         };
-        if end.unsettled.is_empty() || at < end.at {
+        if end.unsettled.is_empty() && !end.unread || at < end.at {
             return;
         }
+        let bound = end.unread && ledger.maker() == Some(end.process.id);
+        end.unread &= !bound;
         let held: Vec<_> = ledger
             .live
             .values()
-            .filter(|e| end.unsettled.contains(&e.socket.inode))
+            .filter(|e| end.unsettled.contains(&e.socket.inode) || bound && ledger.leads_to(&e.socket))
             .collect();
         let heir = held
             .iter()

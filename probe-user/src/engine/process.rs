@@ -640,6 +640,7 @@ impl Engine {
             stopped_by_own,
             named_instead: false,
             unsettled,
+            unread: unread && kind == EndKind::Clean && closed_all && survivors,
         };
         let lived = at.since(m.process.start);
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));

@@ -199,6 +199,8 @@ pub(super) struct End {
     /// Inodes of the sockets of the service that it had open as it exited with code 0: until they were looked at it is not known whether
     /// somebody else holds them.
     pub(super) unsettled: Vec<u64>,
+    /// It had bound an address that nobody had looked at since, and others of its instance live: they may have inherited it.
+    pub(super) unread: bool,
 }
 
 impl End {

@@ -202,3 +202,27 @@ fn an_heir_of_a_socket_that_never_listened_is_known_however_late_it_is_looked_at
         }
     }
 }
+
+/// Likewise where nobody had looked at all before the first one's end.
+#[test]
+fn an_heir_of_a_socket_that_nobody_had_looked_at_is_known() {
+    let actions = [
+        Action::Start,
+        Action::Bind {
+            by: 0,
+            replace: false,
+            stranger: false,
+        },
+        Action::Fork {
+            of: 0,
+            inherits: true,
+        },
+        Action::Exit { whom: 138, code: 0 },
+    ];
+    let choices = [0, 0, 12, 4, 20, 0, 0, 190, 35, 83, 0];
+    for skipped in 0..10 {
+        if let Err(e) = compare(&actions, &choices[skipped..], true) {
+            panic!("{skipped} {e}");
+        }
+    }
+}
