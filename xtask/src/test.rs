@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Only these lanes, separated by commas
     #[arg(long, value_enum, value_name = "LANE", value_delimiter = ',')]
     only: Vec<Lane>,
-    /// Also the lanes that take long, or judge what others publish: deny, static, miri, systemd, arm64
+    /// Also the lanes that take long, or judge what others publish: soak, deny, static, miri, systemd, arm64
     #[arg(long, conflicts_with_all = ["only", "filter"])]
     all: bool,
     /// Run the later lanes too when one fails
@@ -203,10 +203,10 @@ mod tests {
         let usual: Vec<_> = lanes(args(&[], None));
         assert!(
             !usual.iter().any(|lane| lane.is_extra())
-                && usual.ends_with(&[Lane::E2e, Lane::Soak, Lane::Daemons, Lane::Kernels])
+                && usual.ends_with(&[Lane::E2e, Lane::Daemons, Lane::Kernels])
         );
         let filtered: Vec<_> = lanes(args(&[], Some("redis")));
-        assert_eq!(filtered, [Lane::Unit, Lane::Replay, Lane::E2e, Lane::Soak]);
+        assert_eq!(filtered, [Lane::Unit, Lane::Replay, Lane::E2e]);
         let named: Vec<_> = lanes(args(&[Lane::Format, Lane::E2e], Some("redis")));
         assert_eq!(named, [Lane::Format, Lane::E2e]);
     }

@@ -89,7 +89,7 @@ impl Lane {
     pub(crate) fn is_extra(self) -> bool {
         matches!(
             self,
-            Self::Deny | Self::Static | Self::Miri | Self::Systemd | Self::Arm64
+            Self::Soak | Self::Deny | Self::Static | Self::Miri | Self::Systemd | Self::Arm64
         )
     }
 
@@ -98,7 +98,8 @@ impl Lane {
     pub(crate) fn is_quick(self) -> bool {
         !matches!(
             self,
-            Self::Deny
+            Self::Soak
+                | Self::Deny
                 | Self::Static
                 | Self::Miri
                 | Self::Daemons
