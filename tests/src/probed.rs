@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 use crate::{
     ask::{self, Output},
-    clock::{Deadline, patience},
+    clock::{Deadline, patience, until},
     http::{self, Answer},
     process::{self, Proc},
     sandbox::Sandbox,
@@ -255,7 +255,7 @@ impl Probed {
     /// Waits until it has logged something.
     #[track_caller]
     pub fn expect_log(&self, what: &str) {
-        crate::until(&format!("the daemon logs {what:?}"), || self.log().contains(what));
+        until(&format!("the daemon logs {what:?}"), || self.log().contains(what));
     }
 
     /// All that it logged.
@@ -302,7 +302,7 @@ impl Probed {
     #[track_caller]
     pub fn while_paused<T>(&self, f: impl FnOnce() -> T) -> T {
         self.proc().signal(Signal::STOP);
-        crate::until("the daemon is stopped", || {
+        until("the daemon is stopped", || {
             process::state(self.pid()) == Some('T')
         });
         let result = f();
@@ -346,6 +346,22 @@ impl Probed {
         let mut answer: serde_json::Value =
             serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
         answer["service"].take()
+    }
+
+    /// Waits until a finding of this kind is open for a service, and gives it.
+    #[track_caller]
+    pub fn finding(&self, service: &str, kind: &str) -> serde_json::Value {
+        let mut found = serde_json::Value::Null;
+        until(&format!("{kind} is open\n{}", self.log()), || {
+            let findings = self.service(service)["findings"].take();
+            let findings = findings.as_array().cloned().unwrap_or_default();
+            found = findings
+                .into_iter()
+                .find(|f| f["kind"] == kind)
+                .unwrap_or_default();
+            !found.is_null()
+        });
+        found
     }
 }
 

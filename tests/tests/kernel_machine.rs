@@ -147,17 +147,7 @@ impl Scene {
 
     #[track_caller]
     fn expect(&self, kind: &str) -> Value {
-        let mut found = Value::Null;
-        until(&format!("{kind} is open\n{}", self.probed.log()), || {
-            let findings = self.probed.service(NAME)["findings"].take();
-            let findings = findings.as_array().cloned().unwrap_or_default();
-            found = findings
-                .into_iter()
-                .find(|f| f["kind"] == kind)
-                .unwrap_or_default();
-            !found.is_null()
-        });
-        found
+        self.probed.finding(NAME, kind)
     }
 }
 

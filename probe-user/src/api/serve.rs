@@ -259,7 +259,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// The client has gone again, or there are no descriptors left.
+/// The client has gone again, or there are no descriptors left: nothing tells when there are some again.
 async fn rest(e: &io::Error) {
     tracing::warn!("a connection cannot be taken: {e}");
     if !matches!(

@@ -65,6 +65,7 @@ impl SocketFile {
                     if !std::mem::replace(&mut complained, true) {
                         tracing::error!("nobody can connect any more, until this is mended: {error}");
                     }
+                    // The file system may be full or read-only: nothing tells when that is over.
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -1,11 +1,12 @@
 use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
+    sync::mpsc,
 };
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, gettid},
 };
 
 use super::*;
@@ -82,6 +83,12 @@ fn a_listener_that_lost_its_path() {
     assert!(report.findings[0].summary.contains(&child.pid().to_string()));
 }
 
+/// Whether a thread of this process sleeps for a given time, as the kernel says.
+fn is_asleep(thread: Pid) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(&libc::SYS_clock_nanosleep.to_string())
+}
+
 #[test]
 fn a_path_that_is_back_at_the_second_look_gives_no_alarm() {
     let _alone = alone();
@@ -98,11 +105,17 @@ fn a_path_that_is_back_at_the_second_look_gives_no_alarm() {
         services: vec![service],
         ..Config::default()
     };
+    let (tell, told) = mpsc::channel();
     let checking = thread::scope(|scope| {
-        let checking = scope.spawn(|| check(config, &mut observer));
-        // It is in the middle of its wait then, on any machine that can look within two seconds.
-        thread::sleep(Duration::from_secs(2));
-        assert!(!checking.is_finished(), "it looked once only");
+        let checking = scope.spawn(|| {
+            tell.send(gettid()).unwrap();
+            check(config, &mut observer)
+        });
+        let looker = told.recv().unwrap();
+        until("it waits for its second look", || {
+            assert!(!checking.is_finished(), "it looked once only");
+            is_asleep(looker)
+        });
         std::fs::rename(&aside, &path).unwrap();
         checking.join().unwrap()
     });

@@ -81,17 +81,7 @@ impl Scene {
     /// Waits for a finding of this kind.
     #[track_caller]
     pub(crate) fn expect(&self, kind: &str) -> Value {
-        let mut found = Value::Null;
-        until(&format!("{kind} is open\n{}", self.probed.log()), || {
-            let service = self.probed.service(NAME);
-            let findings = service["findings"].as_array().cloned().unwrap_or_default();
-            found = findings
-                .into_iter()
-                .find(|f| f["kind"] == kind)
-                .unwrap_or_default();
-            !found.is_null()
-        });
-        found
+        self.probed.finding(NAME, kind)
     }
 
     /// How many of a source's events this daemon has told as lost.

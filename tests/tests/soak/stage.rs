@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use probe_tests::{Bpffs, Deadline, Probed, Sandbox, patience, until, until_within};
+use probe_tests::{Bpffs, Probed, Sandbox, until, until_within};
 use probe_user::clock;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -210,22 +210,24 @@ impl Stage {
     /// Has as many lines told as are kept for those who come late.
     pub(crate) fn fill_what_is_kept(&self) {
         self.churn.while_still(|daemon, counts| {
-            let mut told = self.told();
+            let mut told = self.told("USR1");
             for _ in 0..KEPT.div_ceil(AT_ONCE) {
                 daemon.tell(&format!("raise USR1 {AT_ONCE}"));
                 counts.signals += AT_ONCE;
                 told += AT_ONCE;
-                until_within(FILLED_WITHIN, "the signals are told", || self.told() >= told);
+                until_within(FILLED_WITHIN, "the signals are told", || {
+                    self.told("USR1") >= told
+                });
             }
         });
     }
 
-    /// Signals to the churned service that were told in this life of probe's.
-    fn told(&self) -> u64 {
+    /// How many of these signals to the churned service were told in this life of probe's.
+    fn told(&self, signal: &str) -> u64 {
         let metrics = self.probed.metrics();
         let series = metrics
             .lines()
-            .filter(|l| l.starts_with("probe_signals_total") && l.contains("\"USR1\""));
+            .filter(|l| l.starts_with("probe_signals_total") && l.contains(&format!("{signal:?}")));
         series
             .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
             .sum::<f64>() as u64
@@ -233,26 +235,18 @@ impl Stage {
 
     /// How many signals were sent and told by now.
     pub(crate) fn signals(&self) -> (u64, u64) {
-        self.churn.while_still(|_, counts| {
-            let mut told = self.told();
-            // Nothing is sent meanwhile: when two looks are the same and the ring is empty, all are told.
-            until("all are told", || {
-                let before = std::mem::replace(&mut told, self.told());
-                std::thread::sleep(Duration::from_millis(50));
-                before == told
-            });
-            (counts.signals, told)
+        self.churn.while_still(|daemon, counts| {
+            // Nothing else is sent meanwhile, so when another signal is told, all before it are.
+            let marks = self.told("USR2");
+            daemon.tell("raise USR2 1");
+            until("the mark is told", || self.told("USR2") > marks);
+            (counts.signals, self.told("USR1"))
         })
     }
 
     pub(crate) fn signals_since(&self, before: &(u64, u64)) -> (u64, u64) {
-        let mut now = (0, 0);
-        let end = Deadline::after(patience());
-        while now.0 == 0 || now.0 != now.1 && end.left().is_some() {
-            let (sent, told) = self.signals();
-            now = (sent - before.0, told - before.1);
-        }
-        now
+        let (sent, told) = self.signals();
+        (sent - before.0, told - before.1)
     }
 
     /// KB of the lines that are kept for late readers: they differ in length.

@@ -105,17 +105,25 @@ fn survivors_are_one_instance() {
     );
 }
 
+/// Two processes that ran before probe did, and hold these listeners; a while later.
+fn found_running(listeners: &[&[u32]]) -> World {
+    let mut w = World::before_the_first_snapshot(service());
+    for pid in [60, 61] {
+        let process = w.process(pid, 1, "/usr/bin/d");
+        w.processes.insert(pid, process);
+    }
+    for holders in listeners {
+        w.listener_of(holders);
+    }
+    w.snapshot(crate::event::SnapshotReason::Start);
+    w.pass(ms(120_000));
+    w
+}
+
 /// Rule 9, although probe began when the master was gone already.
 #[test]
 fn survivors_that_nobody_saw_forked_are_one_instance_by_their_socket() {
-    let mut w = World::before_the_first_snapshot(service());
-    for worker in [60, 61] {
-        let process = w.process(worker, 1, "/usr/bin/d");
-        w.processes.insert(worker, process);
-    }
-    w.inherited_listener(&[60, 61]);
-    w.snapshot(crate::event::SnapshotReason::Start);
-    w.pass(ms(120_000));
+    let w = found_running(&[&[60, 61]]);
     assert!(
         !w.opened().contains(&Kind::DuplicateInstance),
         "{:#?}",
@@ -126,14 +134,7 @@ fn survivors_that_nobody_saw_forked_are_one_instance_by_their_socket() {
 /// Two sockets at one address were bound by two.
 #[test]
 fn two_that_bound_a_socket_each_are_two_also_when_nobody_saw_them_start() {
-    let mut w = World::before_the_first_snapshot(service());
-    for daemon in [60, 61] {
-        let process = w.process(daemon, 1, "/usr/bin/d");
-        w.processes.insert(daemon, process);
-        w.inherited_listener(&[daemon]);
-    }
-    w.snapshot(crate::event::SnapshotReason::Start);
-    w.pass(ms(120_000));
+    let w = found_running(&[&[60], &[61]]);
     assert!(w.opened().contains(&Kind::DuplicateInstance));
 }
 

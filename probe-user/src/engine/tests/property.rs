@@ -131,6 +131,15 @@ fn a_snapshot_settles_a_loss() {
     });
 }
 
+/// The service's oldest process binds the address; `replace`: it unlinks the path first.
+fn bind(replace: bool) -> Action {
+    Action::Bind {
+        by: 0,
+        replace,
+        stranger: false,
+    }
+}
+
 /// The name that the second one makes is told before the end of the first, which was the main process until then.
 #[test]
 fn a_kill_that_is_told_after_the_next_one_counts_is_over_all_the_same() {
@@ -139,11 +148,7 @@ fn a_kill_that_is_told_after_the_next_one_counts_is_over_all_the_same() {
         Action::Term { whom: 0 },
         Action::Start,
         Action::Kill { whom: 2 },
-        Action::Bind {
-            by: 0,
-            replace: false,
-            stranger: false,
-        },
+        bind(false),
         // And it does not come back with the end of that one.
         Action::Kill { whom: 0 },
     ];
@@ -157,11 +162,6 @@ fn a_kill_that_is_told_after_the_next_one_counts_is_over_all_the_same() {
 /// Likewise of one that had bound the address, which the next one has bound anew.
 #[test]
 fn a_kill_that_is_told_after_the_next_one_has_the_address_is_over_all_the_same() {
-    let bind = |replace| Action::Bind {
-        by: 0,
-        replace,
-        stranger: false,
-    };
     let actions = [
         Action::Start,
         bind(false),
@@ -178,11 +178,6 @@ fn a_kill_that_is_told_after_the_next_one_has_the_address_is_over_all_the_same()
 /// Until somebody looks, the first one's exit looks as if it had stopped itself: its child has inherited the socket.
 #[test]
 fn an_heir_of_a_socket_that_never_listened_is_known_however_late_it_is_looked_at() {
-    let bind = |replace| Action::Bind {
-        by: 0,
-        replace,
-        stranger: false,
-    };
     let actions = [
         Action::Start,
         bind(false),
@@ -208,11 +203,7 @@ fn an_heir_of_a_socket_that_never_listened_is_known_however_late_it_is_looked_at
 fn an_heir_of_a_socket_that_nobody_had_looked_at_is_known() {
     let actions = [
         Action::Start,
-        Action::Bind {
-            by: 0,
-            replace: false,
-            stranger: false,
-        },
+        bind(false),
         Action::Fork {
             of: 0,
             inherits: true,

@@ -140,36 +140,13 @@ impl World {
 
     /// `pid` binds the declared path and listens. Returns the socket's inode.
     pub(super) fn listen(&mut self, pid: u32) -> u64 {
-        self.next_ino += 1;
-        let (ino, file) = (
-            self.next_ino,
-            FileId {
-                dev: 1,
-                ino: self.next_ino + 1000,
-            },
-        );
-        self.path = PathState::Socket(file);
-        self.sockets.push(Socket {
-            id: SocketId(ino),
-            inode: ino,
-            state: SocketState::Listening,
-            file: Some(file),
-            ip: None,
-            queue: 0,
-            backlog: 128,
-            head: None,
-            holders: vec![Holder {
-                process: self.processes[&pid].id,
-                fd: 3,
-            }],
-            holders_known: true,
-        });
+        let ino = self.listener_of(&[pid]);
         self.path_changed(PathChange::Created, Some(pid));
         ino
     }
 
-    /// These hold a listener at the declared path since before anybody looked.
-    pub(super) fn inherited_listener(&mut self, by: &[u32]) {
+    /// These hold a listener at the declared path, and nobody is told. Returns its inode.
+    pub(super) fn listener_of(&mut self, holders: &[u32]) -> u64 {
         self.next_ino += 1;
         let ino = self.next_ino;
         let file = FileId {
@@ -177,7 +154,7 @@ impl World {
             ino: ino + 1000,
         };
         self.path = PathState::Socket(file);
-        let holders = by.iter().map(|pid| Holder {
+        let holders = holders.iter().map(|pid| Holder {
             process: self.processes[pid].id,
             fd: 3,
         });
@@ -193,6 +170,7 @@ impl World {
             holders: holders.collect(),
             holders_known: true,
         });
+        ino
     }
 
     pub(super) fn path_changed(&mut self, change: PathChange, by: Option<u32>) {
