@@ -32,6 +32,7 @@ mod pid_file;
 mod process;
 mod reload;
 mod rules;
+pub mod selectors;
 mod show;
 mod signal;
 mod snapshot;

@@ -34,7 +34,7 @@ use crate::{
     address::{Address, Site},
     clock,
     config::{Config, Netns},
-    event::{AddressState, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
+    event::{AddressState, FileId, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
     kernel::Iterators,
 };
 
@@ -43,13 +43,24 @@ const ATTEMPTS: usize = 4;
 /// Ancestors of a holder that are told with it.
 const ANCESTORS: usize = 2;
 
+/// A process as the kernel's iterator shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// What only `/proc` knows (path of the executable, arguments) may be absent.
+    pub process: Process,
+    /// File name of the executable, or as much of its beginning as [`path::NAME_BYTES`] hold. Empty: it is not known.
+    pub exe_name: Vec<u8>,
+    /// All its threads have begun to end.
+    pub ends: bool,
+}
+
 /// Lists all processes faster than a walk of `/proc`.
 pub trait ProcessLister {
-    /// Every live process. What only `/proc` knows (path of the executable, arguments) may be absent.
+    /// Every live process.
     ///
     /// # Errors
     /// When it can't be asked; `/proc` is walked then.
-    fn processes(&mut self) -> io::Result<Vec<Process>>;
+    fn processes(&mut self) -> io::Result<Vec<Task>>;
 }
 
 /// What the kernel's iterators offer.
@@ -63,7 +74,7 @@ impl HolderFinder for Iterators {
 }
 
 impl ProcessLister for Iterators {
-    fn processes(&mut self) -> io::Result<Vec<Process>> {
+    fn processes(&mut self) -> io::Result<Vec<Task>> {
         self.tasks()
     }
 }
@@ -177,7 +188,7 @@ impl Observer {
                 .flat_map(|s| &s.holders)
                 .map(|h| h.process),
         );
-        let processes = selected::processes(config, &roots, self.tables.as_deref_mut());
+        let processes = selected::processes(config, &roots, self.tables.as_deref_mut(), true);
         Snapshot {
             began,
             reason,
@@ -185,6 +196,36 @@ impl Observer {
             addresses,
             pid_files,
         }
+    }
+
+    /// The processes that the declarations select, and all their descendants; not those that begin at this moment.
+    pub fn selected(&mut self, config: &Config) -> Vec<Process> {
+        selected::processes(config, &BTreeSet::new(), self.tables.as_deref_mut(), false)
+    }
+
+    /// Whether `followed`, of the processes that were `listed` with their executables, have neither ended nor run another
+    /// program nor made a child since then. `false` where the kernel's iterators can't tell.
+    pub fn are_unchanged(
+        &mut self,
+        listed: &BTreeMap<ProcId, Option<FileId>>,
+        followed: &BTreeSet<ProcId>,
+    ) -> bool {
+        let Some(Ok(tasks)) = self.tables.as_deref_mut().map(ProcessLister::processes) else {
+            return false;
+        };
+        let mut unchanged = 0;
+        for Task { process, ends, .. } in &tasks {
+            let known = listed.get(&process.id);
+            if followed.contains(&process.id) {
+                if *ends || known != Some(&process.exe_id) {
+                    return false;
+                }
+                unchanged += 1;
+            } else if known.is_none() && process.parent.is_some_and(|parent| followed.contains(&parent)) {
+                return false;
+            }
+        }
+        unchanged == followed.len()
     }
 
     /// Every listener of this network namespace, with those who hold it and their ancestors.

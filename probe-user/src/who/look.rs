@@ -15,10 +15,10 @@ use crate::{
     address::{Address, Site},
     clock::{self, Nanos},
     config::Netns,
-    event::{AddressState, Holder, PathState, ProcId, Process, Socket},
+    event::{AddressState, Holder, PathState, ProcId, Socket},
     kernel::TaskFiles,
     sources::{
-        observer::{HolderFinder, KernelTables, Observer, ProcessLister},
+        observer::{HolderFinder, KernelTables, Observer, ProcessLister, Task},
         path, process,
         sock_diag::{Diag, DiagError},
         view::View,
@@ -271,7 +271,7 @@ impl HolderFinder for Searching {
 }
 
 impl ProcessLister for Searching {
-    fn processes(&mut self) -> io::Result<Vec<Process>> {
+    fn processes(&mut self) -> io::Result<Vec<Task>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

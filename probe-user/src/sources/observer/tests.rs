@@ -458,7 +458,7 @@ fn an_iterator_that_is_silent_proves_nothing() {
         }
     }
     impl ProcessLister for Silent {
-        fn processes(&mut self) -> io::Result<Vec<Process>> {
+        fn processes(&mut self) -> io::Result<Vec<Task>> {
             Err(io::ErrorKind::Unsupported.into())
         }
     }
