@@ -40,6 +40,8 @@ use crate::{
 
 /// How often a look is repeated that something moved under.
 const ATTEMPTS: usize = 4;
+/// Addresses that one looks at again and again and has not declared: more are looked at anew each time.
+const SITES: usize = 256;
 /// Ancestors of a holder that are told with it.
 const ANCESTORS: usize = 2;
 
@@ -79,12 +81,15 @@ impl ProcessLister for Iterators {
     }
 }
 
+/// Sockets, with the inode numbers by which the kernel finds them.
+type Sockets = BTreeMap<SocketId, u64>;
+
 /// Looks at addresses, PID files and processes. Remembers per address which sockets it has seen there, and who held them.
 pub struct Observer {
     diag: Diag,
     tables: Option<Box<dyn KernelTables>>,
     /// Sockets seen alive for an address: they belong to it as long as they live, whatever becomes of the path.
-    seen: BTreeMap<Site, BTreeSet<SocketId>>,
+    seen: BTreeMap<Site, Sockets>,
     /// Socket files that a live socket of this network namespace was bound to, as they were then.
     here: BTreeMap<Site, Stamp>,
     holders: Holders,
@@ -149,10 +154,17 @@ impl Observer {
         self.settle(&[(site, view)], true).pop()
     }
 
-    /// Sockets that were seen at an address and have lost its path do not belong to it any more.
-    pub fn forget_addresses(&mut self) {
-        self.seen.clear();
-        self.here.clear();
+    /// Sockets that were seen at this address and have lost its path do not belong to it any more.
+    pub fn forget_unless_unchanged(&mut self, site: &Site, view: &View) {
+        let now = site.address.path().map(|path| view.find(path).1);
+        if now.is_none() || self.here.get(site) != now.as_ref() {
+            self.seen.remove(site);
+            self.here.remove(site);
+        }
+        if self.seen.len() > SITES {
+            self.seen.clear();
+            self.here.clear();
+        }
     }
 
     /// How several declared addresses are now, as one service means them; in their order.
@@ -338,10 +350,10 @@ impl Observer {
                 });
             }
             if state.error.is_none() {
-                let ids: BTreeSet<_> = state.sockets.iter().map(|s| s.id).collect();
-                match ids.is_empty() {
+                let sockets: Sockets = state.sockets.iter().map(|s| (s.id, s.inode)).collect();
+                match sockets.is_empty() {
                     true => self.seen.remove(*site),
-                    false => self.seen.insert((*site).clone(), ids),
+                    false => self.seen.insert((*site).clone(), sockets),
                 };
             }
             state.processes = with_ancestors(&state.sockets, &mut known);
