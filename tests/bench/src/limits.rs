@@ -37,7 +37,9 @@ pub(crate) fn of(row: &str) -> Option<&'static str> {
         "memory" => {
             "with 500 services: 11 MiB are the program's own text, which the page cache shares with everybody who runs it; 8 MiB \
              the ring of 4 MiB, which the kernel maps twice so that a record never wraps (`ring` makes it smaller); 1 MiB the C \
-             library. What probe allocates is the rest. What a start takes (the kernel's types, some 20 MiB) is given back."
+             library. What probe allocates is the rest. What a start takes (the kernel's types, some 20 MiB) is given back. With \
+             10,000, each service takes some 14 KiB: its state in the engine is 2.3 KiB, its declaration, which four parts hold, \
+             1 KiB each, its paths and sockets are in several maps by name."
         }
         "storm" => {
             "the fork of a whole process is what the generators can make of it; the reader sleeps between batches. The engine \
