@@ -704,16 +704,7 @@ impl Engine {
         }
         let next = self.services[s].main_member().map(|m| m.process.clone());
         if let (true, EndKind::Handover, Some(next)) = (was_main, kind, next) {
-            let summary = format!("{} goes on for {}", describe(&next), process.id.pid);
-            self.show(
-                s,
-                EventKind::Handover,
-                None,
-                Some(&next),
-                None,
-                json!({ "from": process.id.pid }),
-                summary,
-            );
+            self.tell_heir(s, &next, process.id.pid);
         }
         let absent = self.is_absent(s);
         let service = &mut self.services[s];

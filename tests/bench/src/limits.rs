@@ -17,8 +17,8 @@ pub(crate) fn of(row: &str) -> Option<&'static str> {
             "attached: half of it is the start of the program (exec, 250 page faults, dynamic linking), a tenth the daemon's look. \
              The daemon asks the kernel for the known socket by its number, and whether anybody else holds it by the number of \
              references to its file; before, it listed all UNIX sockets each time, and the time grew with the host. Alone: the \
-             kernel walks through all open files once, and shows only those of the socket: that walk, and reading the kernel's \
-             types for it, is all that is left. Beside fewer open files than the aim was set for, lsof is sooner too."
+             kernel walks through all open files once, and shows only those of the socket: that walk is nearly all that is left; the \
+             kernel's types, which it needs, are mapped where the kernel allows it (9 ms less). Beside fewer open files than the aim was set for, lsof is sooner too."
         }
         "growth-processes" => {
             "attached, nothing is walked through any more; what is left are the caches that 5,000 processes have emptied, and \
