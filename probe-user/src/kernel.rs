@@ -198,6 +198,7 @@ impl Kernel {
             (plan.is_attached("iter_task") && plan.is_attached("iter_task_file")).then(|| Iterators {
                 ebpf: Arc::clone(&ebpf),
                 wanted,
+                files: TaskFiles::default(),
             });
         Ok(Self {
             reported_misses,

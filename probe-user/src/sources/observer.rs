@@ -17,6 +17,7 @@ use std::{
 use self::{
     dumps::{Asked, Dumps},
     holders::Holders,
+    selected::Executables,
 };
 pub use self::{
     holders::HolderFinder,
@@ -60,6 +61,10 @@ impl HolderFinder for Iterators {
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
         Self::holders(self, inodes)
     }
+
+    fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
+        Self::has_no_other(self, inode, holders)
+    }
 }
 
 impl ProcessLister for Iterators {
@@ -77,6 +82,7 @@ pub struct Observer {
     /// Socket files that a live socket of this network namespace was bound to, as they were then.
     here: BTreeMap<Site, Stamp>,
     holders: Holders,
+    executables: Executables,
     /// TCP sockets that are bound and do not listen are looked for too.
     with_bound: bool,
 }
@@ -102,6 +108,7 @@ impl Observer {
             seen: BTreeMap::new(),
             here: BTreeMap::new(),
             holders: Holders::default(),
+            executables: Executables::default(),
             with_bound: false,
         })
     }
@@ -177,7 +184,8 @@ impl Observer {
                 .flat_map(|s| &s.holders)
                 .map(|h| h.process),
         );
-        let processes = selected::processes(config, &roots, self.tables.as_deref_mut());
+        let processes =
+            selected::processes(config, &roots, &mut self.executables, self.tables.as_deref_mut());
         Snapshot {
             began,
             reason,

@@ -13,10 +13,47 @@ use crate::{
 /// How often processes that began during a listing are added to it.
 const ROUNDS: usize = 3;
 
+/// Paths of executables that are remembered.
+const REMEMBERED: usize = 1 << 14;
+
+/// Which path each process's executable had at the last snapshot: to read that anew costs the most of a snapshot beside thousands
+/// of processes.
+///
+/// A path tells only of a file that was replaced or removed under a declared path. Whoever does that changes what the declared
+/// path leads to, and then nothing that is remembered counts.
+#[derive(Default)]
+pub(super) struct Executables {
+    /// What the declared paths led to.
+    declared: Vec<Option<FileId>>,
+    of: BTreeMap<ProcId, (FileId, String, bool)>,
+}
+
+impl Executables {
+    fn recall(&self, process: &mut Process) {
+        if let (Some((file, path, deleted)), Some(running)) = (self.of.get(&process.id), process.exe_id)
+            && *file == running
+            && process.exe.is_none()
+        {
+            process.exe = Some(path.clone());
+            process.exe_deleted = *deleted;
+        }
+    }
+
+    fn remember(&mut self, declared: Vec<Option<FileId>>, all: &BTreeMap<ProcId, Process>) {
+        let known = all.values().filter_map(|p| {
+            let (file, path) = (p.exe_id?, p.exe.clone()?);
+            Some((p.id, (file, path, p.exe_deleted)))
+        });
+        self.of = known.take(REMEMBERED).collect();
+        self.declared = declared;
+    }
+}
+
 /// `roots`: processes that belong to it whatever the declarations say.
 pub(super) fn processes(
     config: &Config,
     roots: &BTreeSet<ProcId>,
+    executables: &mut Executables,
     tables: Option<&mut (dyn KernelTables + 'static)>,
 ) -> Vec<Process> {
     let exes: Vec<Option<FileId>> = config
@@ -32,7 +69,14 @@ pub(super) fn processes(
         .services
         .iter()
         .any(|s| s.exe.is_some() || s.script.is_some());
+    if executables.declared != exes {
+        executables.of.clear();
+    }
     let mut all = list(tables, |process| {
+        // A file with several names can be run anew under another one, and the name tells an interpreter.
+        if !by_argument {
+            executables.recall(process);
+        }
         // Each costs a look into `/proc`, and there may be many. What is chosen is completed below.
         if by_argument {
             process::complete(process);
@@ -41,6 +85,7 @@ pub(super) fn processes(
         }
     });
 
+    executables.remember(exes.clone(), &all);
     // Everything descends from process 1, which may hold sockets for others: it is listed alone.
     let (first, mut chosen): (BTreeSet<ProcId>, BTreeSet<ProcId>) = roots.iter().partition(|id| id.pid == 1);
     for process in all.values() {
@@ -59,6 +104,7 @@ pub(super) fn processes(
     for id in chosen {
         // A process that ended since then is none of the snapshot.
         if let Some(mut process) = all.remove(&id) {
+            (process.exe, process.exe_deleted) = (None, false);
             process::complete(&mut process);
             if process::identity(id.pid) == Some(id) {
                 found.push(process);
@@ -90,14 +136,16 @@ fn list(
             .into_iter()
             .filter(|p| pids.insert(*p))
             .collect();
-        if new.is_empty() {
-            break;
-        }
+        let before = all.len();
         for process in new
             .into_iter()
             .filter_map(|pid| process::read(pid).ok().flatten())
         {
             all.insert(process.id, process);
+        }
+        // Whoever has ended, and waits to be reaped, begins nothing.
+        if all.len() == before {
+            break;
         }
     }
     all
@@ -105,7 +153,72 @@ fn list(
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, io, process::Command};
+
     use super::*;
+    use crate::{
+        config::Service,
+        sources::{
+            observer::{HolderFinder, ProcessLister},
+            testing::TempDir,
+        },
+    };
+
+    /// As the kernel's iterator: it knows no path.
+    struct Listed(Vec<u32>);
+
+    impl ProcessLister for Listed {
+        fn processes(&mut self) -> io::Result<Vec<Process>> {
+            let read = self.0.iter().filter_map(|pid| process::read(*pid).ok().flatten());
+            Ok(read
+                .map(|p| Process {
+                    exe: None,
+                    argv: Vec::new(),
+                    ..p
+                })
+                .collect())
+        }
+    }
+
+    impl HolderFinder for Listed {
+        fn holders(&mut self, _: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn an_executable_that_is_replaced_after_its_path_was_remembered_is_still_known() {
+        let dir = TempDir::new("replaced");
+        let (exe, new) = (dir.path().join("daemon"), dir.path().join("new"));
+        for path in [&exe, &new] {
+            fs::copy("/bin/sleep", path).unwrap();
+        }
+        let mut child = Command::new(&exe).arg("60").spawn().unwrap();
+        let config = Config {
+            services: vec![Service {
+                exe: Some(exe.to_string_lossy().into_owned()),
+                ..Service::named("daemon")
+            }],
+            ..Config::default()
+        };
+        let mut executables = Executables::default();
+        let mut look = || {
+            let mut tables = Listed(vec![child.id()]);
+            let found = processes(&config, &BTreeSet::new(), &mut executables, Some(&mut tables));
+            found
+                .into_iter()
+                .map(|p| (p.id.pid, p.exe_deleted))
+                .collect::<Vec<_>>()
+        };
+        let looks = [look(), look(), {
+            fs::rename(&new, &exe).unwrap();
+            look()
+        }];
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let of = |deleted| vec![(child.id(), deleted)];
+        assert_eq!(looks, [of(false), of(false), of(true)]);
+    }
 
     #[test]
     fn process_1_brings_no_descendants() {
@@ -113,7 +226,7 @@ mod tests {
         let me = process::identity(std::process::id()).unwrap();
         let roots = |ids: &[ProcId]| ids.iter().copied().collect();
         let listed = |roots| -> Vec<ProcId> {
-            let found = processes(&Config::default(), &roots, None);
+            let found = processes(&Config::default(), &roots, &mut Executables::default(), None);
             found.into_iter().map(|p| p.id).collect()
         };
         assert_eq!(listed(roots(&[first])), [first]);
