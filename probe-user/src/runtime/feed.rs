@@ -1,5 +1,7 @@
 //! Hands the engine its events, and does what it wants done.
 
+use std::time::Duration;
+
 use super::{Runtime, Sink, observed};
 use crate::{
     clock::{self, Nanos},
@@ -13,6 +15,9 @@ const RESYNC_ROUNDS: usize = 8;
 /// Looks that are repeated at once because a holder's descriptor was gone. One that lives in a thread's own table never
 /// shows in `/proc/PID/fd`.
 const FOLLOW_ROUNDS: usize = 64;
+
+/// Two readings of the clocks differ by less.
+const WINK: Duration = Duration::from_millis(500);
 
 /// The engine's time when it is told this event.
 ///
@@ -73,7 +78,18 @@ impl Runtime {
         }
     }
 
+    /// Tells of a sleep before anything that happened since, a deadline above all.
     fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
+        let slept = clock::slept();
+        if slept > self.slept + WINK {
+            let slept_ns = u64::try_from((slept - self.slept).as_nanos()).unwrap_or(u64::MAX);
+            self.slept = slept;
+            self.feed_one(observed(What::Woke { slept_ns }), sink);
+        }
+        self.feed_one(event, sink);
+    }
+
+    fn feed_one(&mut self, event: Event, sink: &mut Sink<'_>) {
         let now = told_at(&event, self.engine.deadline(), clock::now());
         // To ask for the main process of each service costs more than most events, and these change none.
         self.mains_may_differ |= !matches!(event.what, What::Signal(_) | What::Heartbeat { .. });

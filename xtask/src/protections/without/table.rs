@@ -131,6 +131,9 @@ pub(super) const TABLE: &[Without] = &[
     w("a clock that is set changes no age", "probe-user/src/clock/eras.rs",
       &[("if began && at <= until + SLACK {", "if (began || GONE) && at <= until + SLACK {")],
       &[(UNIT, "clock::eras::tests::a_file_s_time_stays_what_it_was_when_the_clock_is_set")]),
+    w("time asleep counts for no heartbeat", "probe-user/src/engine/sleep.rs",
+      &[("            if since < *ended && *began < at {", "            if since < *ended && *began < at && !GONE {")],
+      &[(UNIT, "engine::tests::processes::a_machine_that_slept_is_given_the_time_for_a_beat")]),
     // Privileges.
     w("capabilities are given up", "probe-user/src/daemon/sandbox.rs",
       &[("let left = has.permitted & kept();", "let left = if GONE { has.permitted } else { has.permitted & kept() };"),
