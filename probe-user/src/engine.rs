@@ -35,6 +35,7 @@ mod pid_file;
 mod process;
 mod reload;
 mod rules;
+pub mod selectors;
 mod show;
 mod signal;
 mod sleep;

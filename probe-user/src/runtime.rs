@@ -220,7 +220,8 @@ impl Runtime {
 
     /// Takes the first snapshot, and then what happened since the programs were attached.
     pub fn begin(&mut self, sink: &mut Sink<'_>) {
-        self.views.guess(&self.config);
+        self.views
+            .guess(&self.config, || self.observer.selected(&self.config));
         for i in 0..self.config.services.len() {
             self.watch_paths(i);
         }

@@ -106,7 +106,7 @@ impl Engine {
 
     /// A package upgrade replaces the file: who runs the old one stays a member, who runs the new one becomes one.
     pub(super) fn on_executable(&mut self, path: &str, file: Option<FileId>) {
-        self.index.replace_exe(path, file);
+        self.index.selectors.replace_exe(path, file);
         // It may run already.
         self.effects.push(Effect::Resync(SnapshotReason::Interval));
     }
@@ -156,8 +156,10 @@ impl Engine {
             .and_then(|p| self.member_of.get(&p))
             .cloned()
             .unwrap_or_default();
-        let mut candidates = self.index.candidates(process);
-        candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), process));
+        let mut candidates = self.index.selectors.candidates(process);
+        candidates.retain(|s| {
+            membership::selects(&self.services[*s].decl, self.index.selectors.exe_id(*s), process)
+        });
         candidates.extend(inherited);
         for s in candidates.into_iter().filter(|s| !mine.contains(s)) {
             joined |= self.join(s, process, met);

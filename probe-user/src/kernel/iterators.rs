@@ -12,10 +12,7 @@ use probe_abi::{ALL_SOCKETS, FileEntry, TaskEntry};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::{decode::process, maps::WantedInodes, task_files::TaskFiles};
-use crate::{
-    clock::Nanos,
-    event::{ProcId, Process},
-};
+use crate::{clock::Nanos, event::ProcId, sources::observer::Task};
 
 /// More than the 32 KiB that the kernel gives in one read.
 const CHUNK: usize = 64 * 1024;
@@ -31,13 +28,18 @@ pub struct Iterators {
 }
 
 impl Iterators {
-    /// Every process of this pid namespace, without arguments and without the path of the executable.
+    /// Every process of this pid namespace, without arguments and with the name in place of the path of the executable.
     ///
     /// # Errors
     /// If the kernel refuses the iterator, or gives something other than whole entries.
-    pub fn tasks(&mut self) -> io::Result<Vec<Process>> {
+    pub fn tasks(&mut self) -> io::Result<Vec<Task>> {
         let entries: Vec<TaskEntry> = self.run("iter_task")?;
-        Ok(entries.iter().map(|e| process(&e.task, None)).collect())
+        let task = |e: &TaskEntry| Task {
+            process: process(&e.task, None),
+            ends: e.live == 0,
+            exe_name: e.exe_name.iter().copied().take_while(|b| *b != 0).collect(),
+        };
+        Ok(entries.iter().map(task).collect())
     }
 
     /// Who holds the sockets of these inode numbers, as (inode, process, descriptor). A socket on its way between two

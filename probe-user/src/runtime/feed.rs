@@ -1,12 +1,15 @@
 //! Hands the engine its events, and does what it wants done.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Runtime, Sink, observed};
 use crate::{
     clock::{self, Nanos},
     engine::Effect,
-    event::{Event, SnapshotReason, TimeSource, What},
+    event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
     sources::{declared_paths::PidFile, process_state},
 };
 
@@ -101,8 +104,10 @@ impl Runtime {
             self.trace = None;
         }
         let began = clock::now();
+        let listed = listed(&event);
         let effects = self.engine.apply(event, now);
         self.timings.applied(clock::now().since(began));
+        let mut followed = BTreeSet::new();
         for effect in effects {
             match effect {
                 Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink.hear(effect),
@@ -116,6 +121,7 @@ impl Runtime {
                     self.looks.insert(id);
                 }
                 Effect::Supervise(id, start) => {
+                    followed.insert(id);
                     if let Err(e) = self.kernel.supervise(id, start) {
                         tracing::warn!("process {} cannot be followed: {e}", id.pid);
                         self.queue.push_back(observed(What::Lost {
@@ -129,14 +135,29 @@ impl Runtime {
                         tracing::warn!("process {} goes on being followed: {e}", id.pid);
                     }
                 }
-                Effect::Resync(reason) => {
-                    // A snapshot that settles a loss settles everything else too.
-                    if self.resync != Some(SnapshotReason::Loss) {
-                        self.resync = Some(reason);
+                Effect::Resync(reason) => self.resync(reason),
+                Effect::Recheck(reason) => {
+                    if !self.observer.are_unchanged(&listed, &followed) {
+                        self.resync(reason);
                     }
                 }
             }
         }
+    }
+
+    fn resync(&mut self, reason: SnapshotReason) {
+        // A snapshot that settles a loss settles everything else too.
+        if self.resync != Some(SnapshotReason::Loss) {
+            self.resync = Some(reason);
+        }
+    }
+}
+
+/// The processes of a snapshot, with their executables.
+fn listed(event: &Event) -> BTreeMap<ProcId, Option<FileId>> {
+    match &event.what {
+        What::Snapshot(snapshot) => snapshot.processes.iter().map(|p| (p.id, p.exe_id)).collect(),
+        _ => BTreeMap::new(),
     }
 }
 

@@ -15,10 +15,10 @@ use crate::{
     address::{Address, Site},
     clock::{self, Nanos},
     config::Netns,
-    event::{AddressState, PathState, ProcId, Process, Socket},
+    event::{AddressState, PathState, ProcId, Socket},
     kernel::TaskFiles,
     sources::{
-        observer::{HolderFinder, KernelTables, Observer, ProcessLister},
+        observer::{HolderFinder, KernelTables, Observer, ProcessLister, Task},
         path,
         sock_diag::{Diag, DiagError},
         view::View,
@@ -74,6 +74,7 @@ impl Looker {
         };
         let (at, wall_offset_ns) = (clock::now(), clock::wall_offset());
         let site = Site::from(meant.clone());
+        self.observer.forget_unless_unchanged(&site, &view);
         self.take_asked();
         let mut state = self.observer.site(&site, &view);
         let mut asked = self.take_asked();
@@ -86,7 +87,6 @@ impl Looker {
                 asked = self.take_asked();
             }
         }
-        self.observer.forget_addresses();
         state.address = address.clone();
         let made = match (&state.path, meant.path()) {
             (Some(PathState::Socket(_)), Some(path)) => made(path, wall_offset_ns),
@@ -244,7 +244,7 @@ impl HolderFinder for Searching {
 }
 
 impl ProcessLister for Searching {
-    fn processes(&mut self) -> io::Result<Vec<Process>> {
+    fn processes(&mut self) -> io::Result<Vec<Task>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

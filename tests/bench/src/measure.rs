@@ -116,7 +116,11 @@ fn declare_daemons_in(place: &Path, exe: &Path, count: usize) -> String {
             of("sock")
         ));
         if count <= 1_000 {
-            config.push_str(&format!("exe = {exe:?}\npid_file = \"{}\"\n", of("pid")));
+            config.push_str(&format!("pid_file = \"{}\"\n", of("pid")));
+        }
+        // Hundreds of services do not share one executable: each process would be asked about for each of them.
+        if count <= 100 {
+            config.push_str(&format!("exe = {exe:?}\n"));
         }
     }
     config

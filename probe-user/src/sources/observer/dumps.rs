@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use super::Sockets;
 use crate::{
     address::{Address, Inet, Site},
     event::{FileId, PathState, Socket, SocketId, SocketState},
@@ -50,13 +51,15 @@ impl Dumps {
     pub(super) fn read(
         diag: &mut Diag,
         sites: &[&Asked<'_>],
-        seen: &BTreeMap<Site, BTreeSet<SocketId>>,
+        seen: &BTreeMap<Site, Sockets>,
         here: &BTreeMap<Site, Stamp>,
         with_bound: bool,
     ) -> Self {
         let any = |f: fn(&Address) -> bool| sites.iter().any(|a| f(&a.site.address));
         let mut dumps = Self::default();
-        if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
+        if let Some(known) = known_unix(diag, sites, seen, here) {
+            dumps.unix = Some(Ok(known));
+        } else if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
             let unix = diag.unix().and_then(|mut sockets| {
                 if sites
                     .iter()
@@ -109,7 +112,7 @@ impl Dumps {
         &self,
         asked: &Asked<'_>,
         found: Option<&(Rooted, Stamp)>,
-        seen: Option<&BTreeSet<SocketId>>,
+        seen: Option<&Sockets>,
     ) -> Result<Vec<Match>, String> {
         let dumped = |dump: &Option<Result<Vec<InetSocket>, String>>, want: &Inet| {
             let sockets = dump
@@ -151,6 +154,41 @@ impl Dumps {
             }
         }
     }
+}
+
+/// Sites of which each known socket is asked for by itself; more are told by one dump.
+const ASKED_ALONE: usize = 4;
+
+/// The sockets of all UNIX sites, where those that were seen before are all that there can be: a socket file has one socket
+/// for as long as it is there unchanged, and its name no other. `None`: a dump has to tell.
+fn known_unix(
+    diag: &mut Diag,
+    sites: &[&Asked<'_>],
+    seen: &BTreeMap<Site, Sockets>,
+    here: &BTreeMap<Site, Stamp>,
+) -> Option<Vec<UnixSocket>> {
+    let unix = || {
+        sites
+            .iter()
+            .filter(|a| matches!(a.site.address, Address::Unix(_) | Address::Abstract(_)))
+    };
+    if unix().count() > ASKED_ALONE {
+        return None;
+    }
+    let mut wanted = Sockets::new();
+    for asked in unix() {
+        let (_, stamp) = asked.before.as_ref()?;
+        let sockets = seen.get(asked.site).filter(|s| s.len() <= ASKED_ALONE)?;
+        if here.get(asked.site) != Some(stamp) {
+            return None;
+        }
+        wanted.extend(sockets);
+    }
+    let mut found = Vec::with_capacity(wanted.len());
+    for (id, inode) in wanted {
+        found.extend(diag.unix_exact(id, inode).ok()?);
+    }
+    Some(found)
 }
 
 /// Asked only of listeners that have a queue. What can't be read is left out: then no stall is told.
@@ -226,8 +264,8 @@ fn bound(diag: &mut Diag, ports: &BTreeSet<u16>) -> Vec<InetSocket> {
 }
 
 /// Whether something is missing that a connected datagram socket would explain.
-fn is_unexplained(asked: &Asked<'_>, seen: Option<&BTreeSet<SocketId>>, sockets: &[UnixSocket]) -> bool {
-    if !seen.is_none_or(|ids| ids.iter().all(|id| sockets.iter().any(|s| s.id == *id))) {
+fn is_unexplained(asked: &Asked<'_>, seen: Option<&Sockets>, sockets: &[UnixSocket]) -> bool {
+    if !seen.is_none_or(|ids| ids.keys().all(|id| sockets.iter().any(|s| s.id == *id))) {
         return true;
     }
     match (&asked.site.address, asked.before.as_ref().map(|(_, s)| &s.state)) {
@@ -243,7 +281,7 @@ fn unix_match(
     socket: &UnixSocket,
     address: &Address,
     found: Option<&(Rooted, Stamp)>,
-    seen: Option<&BTreeSet<SocketId>>,
+    seen: Option<&Sockets>,
 ) -> Option<Match> {
     let path = found.map(|(_, stamp)| &stamp.state);
     let by_name = match (&socket.name, address) {
@@ -254,7 +292,7 @@ fn unix_match(
         _ => false,
     };
     let by_file = matches!(path, Some(PathState::Socket(file)) if socket.file == Some(*file));
-    let by_memory = seen.is_some_and(|ids| ids.contains(&socket.id));
+    let by_memory = seen.is_some_and(|ids| ids.contains_key(&socket.id));
     let is_path = address.path().is_some();
     (by_name || by_file || by_memory).then(|| Match {
         socket: unix_socket(socket),

@@ -74,14 +74,20 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let directory = sandbox.dir().display().to_string();
     let _daemons = Load::start(&exe, &["daemons", &directory, &SERVICES.to_string()])?;
     let config = super::declare_daemons(&sandbox, &exe, SERVICES);
-    let place = syscalls::Place::new(&sandbox)?;
+    let aside = Sandbox::new();
+    let place = syscalls::Place::new(&sandbox, &aside)?;
     let mut all = [
         Work::new("getpid", syscalls::getpid, Aim::Nothing),
         Work::new("read of one byte", syscalls::read, Aim::Nothing),
         Work::new("dup + close", syscalls::close, Aim::Nothing),
         Work::new(
             "UNIX socket + bind + listen + close, undeclared",
-            syscalls::unix,
+            syscalls::unix_aside,
+            Aim::Nothing,
+        ),
+        Work::new(
+            "the same in a directory with declared sockets",
+            syscalls::unix_beside,
             Aim::None,
         ),
         Work::new("kill between strangers", syscalls::kill, Aim::Nanos(120.0)),
@@ -156,15 +162,16 @@ fn servers(row: &mut Row, sandbox: &Sandbox) -> anyhow::Result<()> {
     let config: String = servers.iter().map(servers::Server::declaration).collect();
     let mut daemon = Probed::start(sandbox, &config);
     let mut rates = vec![(Samples::default(), Samples::default()); servers.len()];
-    for _ in 0..super::samples(SERVER_ROUNDS) {
-        for (server, (_, beside)) in servers.iter().zip(&mut rates) {
+    for (server, (without, beside)) in servers.iter().zip(&mut rates) {
+        // A B B A: what changes with time takes from both alike.
+        for _ in 0..super::samples(SERVER_ROUNDS) {
+            beside.push(server.requests_per_second()?);
+            daemon.stop();
+            without.push(server.requests_per_second()?);
+            without.push(server.requests_per_second()?);
+            daemon.begin();
             beside.push(server.requests_per_second()?);
         }
-        daemon.stop();
-        for (server, (without, _)) in servers.iter().zip(&mut rates) {
-            without.push(server.requests_per_second()?);
-        }
-        daemon.begin();
     }
     for (server, (without, beside)) in servers.iter().zip(&rates) {
         let name = server.name();
