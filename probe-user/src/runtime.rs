@@ -225,6 +225,7 @@ impl Runtime {
         for i in 0..self.config.services.len() {
             self.watch_paths(i);
         }
+        self.follow_changers();
         let pid_files: Vec<PidFile> = self.paths.pid_files().map(|(file, _)| file.clone()).collect();
         for file in &pid_files {
             self.watch_pid_file(file);

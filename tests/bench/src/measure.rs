@@ -52,10 +52,15 @@ fn samples(count: usize) -> usize {
     }
 }
 
+/// All rows, in the order of the table.
+pub(crate) fn row_names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(|m| m.rows.iter().map(|r| r.0))
+}
+
 /// Measures what is named, or everything. A measure that fails leaves why in its rows.
 pub(crate) fn all(names: &[String], short: bool) -> anyhow::Result<Vec<Row>> {
     SHORT.store(short, Ordering::Relaxed);
-    let known: Vec<&str> = ALL.iter().flat_map(|m| m.rows.iter().map(|r| r.0)).collect();
+    let known: Vec<&str> = row_names().collect();
     for name in names {
         ensure!(
             known.contains(&name.as_str()),

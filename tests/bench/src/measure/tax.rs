@@ -138,10 +138,18 @@ fn tell(row: &mut Row, work: &Work) {
         percent(Span::exactly(span.high))
     );
     match work.aim {
-        Aim::Nothing => row.aim(what, "nothing above the noise", &with_noise, span.low <= 1.005),
+        Aim::Nothing => row.aim_or_noise(
+            what,
+            "nothing above the noise",
+            &with_noise,
+            match span.low <= 1.005 {
+                true => (span.high - span.low <= 0.1).then_some(true),
+                false => Some(false),
+            },
+        ),
         Aim::Percent(limit) => {
-            let met = percent(span) <= limit || span.low <= 1.0 + limit / 100.0 && span.low < 1.0;
-            row.aim(what, &format!("≤ {limit} %"), &with_noise, met);
+            let met = span.is_at_most(1.0 + limit / 100.0);
+            row.aim_or_noise(what, &format!("≤ {limit} %"), &with_noise, met);
         }
         Aim::Nanos(limit) => row.aim_at_most(what, Unit::Nanos, more, limit),
         Aim::None => {}
@@ -185,7 +193,13 @@ fn servers(row: &mut Row, sandbox: &Sandbox) -> anyhow::Result<()> {
             (span.low - 1.0) * 100.0,
             (span.high - 1.0) * 100.0
         );
-        row.aim(name, "≥ -0.5 %", &got, span.value >= 0.995 || span.high >= 1.0);
+        // As slowness.
+        let slower = Span {
+            low: 1.0 / span.high,
+            value: 1.0 / span.value,
+            high: 1.0 / span.low,
+        };
+        row.aim_or_noise(name, "≥ -0.5 %", &got, slower.is_at_most(1.0 / 0.995));
     }
     Ok(())
 }
