@@ -35,7 +35,7 @@ use aya_log::EbpfLogger;
 use probe_abi::CONTROL_INET_LISTEN;
 pub use probe_abi::PortKey;
 
-pub(crate) use self::load::give_back_memory;
+pub(crate) use self::load::{give_back_memory, give_back_much_memory};
 pub use self::{
     facts::Facts,
     iterators::Iterators,

@@ -120,6 +120,8 @@ pub struct Runtime {
     ring_bytes: u64,
     /// Records that had waited when it began.
     waited: usize,
+    /// Everything was listed for a snapshot, and memory may be given back.
+    listed: bool,
     /// How long the machine had slept when it was last looked.
     slept: Duration,
     /// What can't be watched, and why; and the same with the directories, as it was last logged.
@@ -207,6 +209,7 @@ impl Runtime {
             timings: Arc::default(),
             ring_bytes: 0,
             waited: 0,
+            listed: false,
             slept: clock::slept(),
             unwatched: BTreeMap::new(),
             unwatched_logged: BTreeMap::new(),

@@ -10,6 +10,7 @@ use crate::{
     clock::{self, Nanos},
     engine::Effect,
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
+    kernel::give_back_much_memory,
     sources::{declared_paths::PidFile, process_state},
 };
 
@@ -68,7 +69,12 @@ impl Runtime {
                     return;
                 }
                 self.look_at_all(reason);
+                // The list of everything that runs was as long as that; after a loss there is no time for it.
+                self.listed = reason == SnapshotReason::Interval;
             } else {
+                if std::mem::take(&mut self.listed) {
+                    give_back_much_memory();
+                }
                 return;
             }
         }
