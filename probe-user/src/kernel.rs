@@ -36,7 +36,7 @@ use aya_log::EbpfLogger;
 use probe_abi::CONTROL_INET_LISTEN;
 pub use probe_abi::PortKey;
 
-pub(crate) use self::load::give_back_memory;
+pub(crate) use self::load::{give_back_memory, give_back_much_memory};
 pub use self::{
     facts::Facts,
     iterators::Iterators,
@@ -200,6 +200,7 @@ impl Kernel {
             (plan.is_attached("iter_task") && plan.is_attached("iter_task_file")).then(|| Iterators {
                 ebpf: Arc::clone(&ebpf),
                 wanted,
+                files: TaskFiles::default(),
             });
         Ok(Self {
             reported_misses,

@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::BorrowedFd,
     sync::Arc,
+    time::Duration,
 };
 
 use self::edges::QUEUE_LIMIT;
@@ -119,6 +120,10 @@ pub struct Runtime {
     ring_bytes: u64,
     /// Records that had waited when it began.
     waited: usize,
+    /// Everything was listed for a snapshot, and memory may be given back.
+    listed: bool,
+    /// How long the machine had slept when it was last looked.
+    slept: Duration,
     /// What can't be watched, and why; and the same with the directories, as it was last logged.
     unwatched: BTreeMap<String, String>,
     unwatched_logged: BTreeMap<String, String>,
@@ -204,6 +209,8 @@ impl Runtime {
             timings: Arc::default(),
             ring_bytes: 0,
             waited: 0,
+            listed: false,
+            slept: clock::slept(),
             unwatched: BTreeMap::new(),
             unwatched_logged: BTreeMap::new(),
         })

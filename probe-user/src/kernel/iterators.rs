@@ -11,7 +11,7 @@ use aya::{Ebpf, programs::Iter};
 use probe_abi::{ALL_SOCKETS, FileEntry, TaskEntry};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{decode::process, maps::WantedInodes};
+use super::{decode::process, maps::WantedInodes, task_files::TaskFiles};
 use crate::{clock::Nanos, event::ProcId, sources::observer::Task};
 
 /// More than the 32 KiB that the kernel gives in one read.
@@ -23,6 +23,8 @@ const LIMIT: usize = 96 << 20;
 pub struct Iterators {
     pub(super) ebpf: Arc<Mutex<Ebpf>>,
     pub(super) wanted: WantedInodes,
+    /// Asks about single files.
+    pub(super) files: TaskFiles,
 }
 
 impl Iterators {
@@ -52,6 +54,11 @@ impl Iterators {
         let mut inodes = inodes.clone();
         inodes.remove(&ALL_SOCKETS);
         self.files(inodes)
+    }
+
+    /// [`TaskFiles::has_no_other`]
+    pub fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
+        self.files.has_no_other(inode, holders)
     }
 
     /// Who holds any socket at all.

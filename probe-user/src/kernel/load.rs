@@ -268,6 +268,22 @@ pub(crate) fn give_back_memory() {
     }
 }
 
+/// The same, where it is worth the time.
+pub(crate) fn give_back_much_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: takes no pointers, and may be called at any time from any thread.
+        let free = unsafe { libc::mallinfo2() }.fordblks;
+        if free > MUCH {
+            give_back_memory();
+        }
+    }
+}
+
+/// Bytes that are free and kept.
+#[cfg(target_env = "gnu")]
+const MUCH: usize = 4 << 20;
+
 fn attach_all(
     attacher: &mut Attacher<'_>,
     facts: &Facts,

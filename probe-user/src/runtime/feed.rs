@@ -1,12 +1,16 @@
 //! Hands the engine its events, and does what it wants done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Runtime, Sink, observed};
 use crate::{
     clock::{self, Nanos},
     engine::Effect,
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
+    kernel::give_back_much_memory,
     sources::{declared_paths::PidFile, process_state},
 };
 
@@ -15,6 +19,9 @@ const RESYNC_ROUNDS: usize = 8;
 /// Looks that are repeated at once because a holder's descriptor was gone. One that lives in a thread's own table never
 /// shows in `/proc/PID/fd`.
 const FOLLOW_ROUNDS: usize = 64;
+
+/// Two readings of the clocks differ by less.
+const WINK: Duration = Duration::from_millis(500);
 
 /// The engine's time when it is told this event.
 ///
@@ -62,7 +69,12 @@ impl Runtime {
                     return;
                 }
                 self.look_at_all(reason);
+                // The list of everything that runs was as long as that; after a loss there is no time for it.
+                self.listed = reason == SnapshotReason::Interval;
             } else {
+                if std::mem::take(&mut self.listed) {
+                    give_back_much_memory();
+                }
                 return;
             }
         }
@@ -75,7 +87,18 @@ impl Runtime {
         }
     }
 
+    /// Tells of a sleep before anything that happened since, a deadline above all.
     fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
+        let slept = clock::slept();
+        if slept > self.slept + WINK {
+            let slept_ns = u64::try_from((slept - self.slept).as_nanos()).unwrap_or(u64::MAX);
+            self.slept = slept;
+            self.feed_one(observed(What::Woke { slept_ns }), sink);
+        }
+        self.feed_one(event, sink);
+    }
+
+    fn feed_one(&mut self, event: Event, sink: &mut Sink<'_>) {
         let now = told_at(&event, self.engine.deadline(), clock::now());
         // To ask for the main process of each service costs more than most events, and these change none.
         self.mains_may_differ |= !matches!(event.what, What::Signal(_) | What::Heartbeat { .. });

@@ -73,6 +73,10 @@ impl HolderFinder for Iterators {
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
         Self::holders(self, inodes)
     }
+
+    fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
+        Self::has_no_other(self, inode, holders)
+    }
 }
 
 impl ProcessLister for Iterators {

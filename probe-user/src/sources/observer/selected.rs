@@ -116,14 +116,16 @@ fn list(
             .into_iter()
             .filter(|p| pids.insert(*p))
             .collect();
-        if new.is_empty() {
-            break;
-        }
+        let before = all.len();
         for process in new
             .into_iter()
             .filter_map(|pid| process::read(pid).ok().flatten())
         {
             all.insert(process.id, process);
+        }
+        // Whoever has ended, and waits to be reaped, begins nothing.
+        if all.len() == before {
+            break;
         }
     }
     all
