@@ -1,7 +1,7 @@
 //! Which services a process may belong to, without asking each of ten thousand.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
@@ -11,25 +11,28 @@ use crate::{
     event::{FileId, Process},
 };
 
-use super::addresses::{Addresses, Place};
+use super::{
+    addresses::{Addresses, Place},
+    roster::Quick,
+};
 
 /// What is looked up by words is only asked, never walked over.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     exe_ids: Vec<Option<FileId>>,
     by_exe_id: BTreeMap<FileId, Vec<usize>>,
-    by_exe_path: HashMap<String, Vec<usize>>,
-    by_unit: HashMap<String, Vec<usize>>,
+    by_exe_path: Quick<String, Vec<usize>>,
+    by_unit: Quick<String, Vec<usize>>,
     by_pid: BTreeMap<u32, Vec<usize>>,
     /// Services that name a script but no interpreter.
-    by_script: HashMap<String, Vec<usize>>,
-    by_pid_file: HashMap<String, Vec<usize>>,
-    names: HashMap<String, usize>,
+    by_script: Quick<String, Vec<usize>>,
+    by_pid_file: Quick<String, Vec<usize>>,
+    names: Quick<String, usize>,
     /// Declared TCP and UDP addresses, and of each port all of them.
-    by_inet: HashMap<(Port, Option<IpAddr>), Vec<Place>>,
-    by_port: HashMap<Port, Vec<Place>>,
+    by_inet: Quick<(Port, Option<IpAddr>), Vec<Place>>,
+    by_port: Quick<Port, Vec<Place>>,
     /// The others.
-    by_name: HashMap<Address, Vec<Place>>,
+    by_name: Quick<Address, Vec<Place>>,
 }
 
 type Port = (Transport, u16);
