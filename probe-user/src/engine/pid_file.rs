@@ -58,9 +58,20 @@ impl Engine {
 
     /// Whether a level tells what is known already of a process that has joined.
     fn is_known_pid_file(&self, s: usize, state: &PidFileState) -> bool {
-        let known = self.services[s].pid_file.as_ref();
+        let Some((known, ..)) = &self.services[s].pid_file else {
+            return false;
+        };
+        let same_process = match (&known.process, &state.process) {
+            // What a snapshot lists was compared there.
+            (Some(k), Some(p)) => k.id == p.id && (self.member_of.is_listed(&p.id) || k == p),
+            (k, p) => k == p,
+        };
         let joined = |p: &Process| self.services[s].members.contains_key(&p.id);
-        self.joined && known.is_some_and(|(k, ..)| k == state) && state.process.as_ref().is_none_or(joined)
+        self.joined
+            && same_process
+            && (&known.content, known.local, known.modified) == (&state.content, state.local, state.modified)
+            && (&known.path, &known.of) == (&state.path, &state.of)
+            && state.process.as_ref().is_none_or(joined)
     }
 
     pub(super) fn take_pid_file(&mut self, state: PidFileState) -> bool {
@@ -76,7 +87,7 @@ impl Engine {
                     service.pid_file_touched = None;
                 }
                 if let Some(p) = &state.process {
-                    joined |= !self.listed.contains(&p.id) && self.meet(p, Met::Level);
+                    joined |= !self.member_of.is_listed(&p.id) && self.meet(p, Met::Level);
                 }
                 continue;
             }
