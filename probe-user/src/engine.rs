@@ -7,7 +7,7 @@
 //! matter.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -34,6 +34,7 @@ pub mod membership;
 mod pid_file;
 mod process;
 mod reload;
+mod roster;
 mod rules;
 pub mod selectors;
 mod show;
@@ -53,11 +54,12 @@ use bounds::Bound;
 pub use finding::Effect;
 use ledger::Sightings;
 use process::Tombstones;
+use roster::{Quick, Roster};
 pub(crate) use show::describe;
 use state::{Blind, ServiceState};
 
 /// Ties a timer to what it is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Due {
     Service(usize),
     Address(Place),
@@ -71,23 +73,21 @@ pub struct Engine {
     /// Services by what selects their members, so that a process is compared only with those it can belong to.
     index: index::Index,
     /// Which services a living process belongs to.
-    member_of: BTreeMap<ProcId, Vec<usize>>,
+    member_of: Roster,
     /// Services that a living process could not bind an address of.
     refused: BTreeMap<ProcId, BTreeSet<usize>>,
     /// Processes that have ended: an identity never comes back.
     ended: Tombstones,
     sightings: Sightings,
-    /// Processes of the snapshot that is being taken: what it tells of them elsewhere is no news.
-    listed: snapshot::Listed,
     /// Addresses that this event has asked to look at.
     settling: BTreeSet<Place>,
     /// What there was more of than may be remembered, since when.
     over: BTreeMap<Bound, Nanos>,
     addresses: Addresses,
     /// Only asked, never walked over.
-    by_name: HashMap<String, usize>,
+    by_name: Quick<String, usize>,
     timers: BTreeSet<(Nanos, Due)>,
-    timer_of: BTreeMap<Due, Nanos>,
+    timer_of: Quick<Due, Nanos>,
     /// The first snapshot is in: verdicts may be given.
     joined: bool,
     blind: Option<Blind>,
@@ -122,16 +122,15 @@ impl Engine {
             index: index::Index::new(&config.services, &addresses, exes),
             services,
             by_name,
-            member_of: BTreeMap::new(),
+            member_of: Roster::default(),
             refused: BTreeMap::new(),
             ended: Tombstones::new(config.probe.bounds.ended.get() as usize),
             sightings: Sightings::default(),
-            listed: snapshot::Listed::default(),
             settling: BTreeSet::new(),
             over: BTreeMap::new(),
             addresses,
             timers: BTreeSet::new(),
-            timer_of: BTreeMap::new(),
+            timer_of: Quick::default(),
             joined: false,
             blind: None,
             blind_open: None,
@@ -226,8 +225,8 @@ impl Engine {
     }
 
     /// Living members of all services: what a snapshot must look at, whatever it selects itself.
-    pub fn members(&self) -> impl Iterator<Item = ProcId> + '_ {
-        self.member_of.keys().copied()
+    pub fn members(&self) -> impl Iterator<Item = ProcId> + use<> {
+        self.member_of.ids().into_iter()
     }
 
     /// The living main process of each service, in the order of the configuration.

@@ -51,7 +51,7 @@ pub struct FileId {
 }
 
 /// A process as far as it is known. Absent facts are `None`, never invented.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     pub id: ProcId,
     /// Boot clock; as exact as its source (10 ms from `/proc`).
@@ -150,7 +150,7 @@ pub struct SignalSent {
 }
 
 /// What a name in the file system leads to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathState {
     Absent,
@@ -161,7 +161,7 @@ pub enum PathState {
     Unknown(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketState {
     /// Accepts connections, or is a bound datagram socket.
@@ -173,14 +173,14 @@ pub enum SocketState {
 }
 
 /// A descriptor that holds a socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
     pub process: ProcId,
     pub fd: i32,
 }
 
 /// A live kernel socket that is bound to an address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Socket {
     pub id: SocketId,
     /// Inode number of the socket itself (the number in `socket:[N]`).

@@ -12,6 +12,7 @@ pub mod pins;
 pub mod plan;
 mod ring;
 mod task_files;
+mod vmlinux;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

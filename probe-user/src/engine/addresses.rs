@@ -1,13 +1,14 @@
 //! The declared addresses, by number: there are many, they are asked for with each event, and words are long to compare.
 
-use std::collections::HashMap;
+use crate::{
+    address::{Address, Site},
+    clock::Nanos,
+};
 
-use crate::address::{Address, Site};
-
-use super::ledger::AddressLedger;
+use super::{ledger::AddressLedger, roster::Quick};
 
 /// The number of a declared address. Numbers have the order of the addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place(u32);
 
 impl Place {
@@ -17,8 +18,12 @@ impl Place {
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     all: Vec<(Site, AddressLedger)>,
+    /// By the print of what was last told of an address and was no news, while nothing has changed of it since; and that print
+    /// of each.
+    unchanged: Quick<u64, Place>,
+    prints: Vec<Option<u64>>,
     /// By address, and who means it so. Only asked, never walked over.
-    places: HashMap<Address, Vec<(Option<String>, Place)>>,
+    places: Quick<Address, Vec<(Option<String>, Place)>>,
 }
 
 impl Addresses {
@@ -32,6 +37,7 @@ impl Addresses {
             let alike = addresses.places.entry(site.address.clone()).or_default();
             alike.push((site.of.clone(), place));
             addresses.all.push((site.clone(), AddressLedger::default()));
+            addresses.prints.push(None);
         }
         for (service, sites) in sites.iter().enumerate() {
             for place in addresses.places_of(sites) {
@@ -61,8 +67,35 @@ impl Addresses {
         self.all.get(place.0 as usize).map(|(_, ledger)| ledger)
     }
 
+    /// Whoever asks for this changes it.
     pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut AddressLedger> {
+        let print = self.prints.get_mut(place.0 as usize).and_then(Option::take);
+        if let Some(print) = print {
+            self.unchanged.remove(&print);
+        }
         self.all.get_mut(place.0 as usize).map(|(_, ledger)| ledger)
+    }
+
+    /// What has this print is known of it.
+    pub(super) fn remember(&mut self, place: Place, print: u64) {
+        if let Some(known) = self.prints.get_mut(place.0 as usize)
+            && let Some(old) = known.replace(print)
+        {
+            self.unchanged.remove(&old);
+        }
+        self.unchanged.insert(print, place);
+    }
+
+    /// What has this print is how one of them still is, `at` this time too. `false`: it is not known, or was seen later.
+    pub(super) fn is_as_before(&mut self, print: u64, at: Nanos) -> bool {
+        let place = self.unchanged.get(&print);
+        let ledger = place.and_then(|p| self.all.get_mut(p.0 as usize));
+        let read_at = ledger.map(|(_, ledger)| &mut ledger.read_at);
+        let Some(read_at) = read_at.filter(|known| known.is_none_or(|known| known <= at)) else {
+            return false;
+        };
+        *read_at = Some(at);
+        true
     }
 
     pub(super) fn site(&self, place: Place) -> Option<&Site> {
@@ -85,6 +118,8 @@ impl Addresses {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Site, &mut AddressLedger)> {
+        self.unchanged.clear();
+        self.prints.fill(None);
         self.all.iter_mut().map(|(site, ledger)| (&*site, ledger))
     }
 

@@ -1,14 +1,12 @@
 //! Which services an event may be about, without asking each of ten thousand.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{address::Address, config::Service, event::FileId};
 
 use super::{
     addresses::{Addresses, Place},
+    roster::Quick,
     selectors::Selectors,
 };
 
@@ -16,13 +14,13 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) selectors: Selectors,
-    by_pid_file: HashMap<String, Vec<usize>>,
-    names: HashMap<String, usize>,
+    by_pid_file: Quick<String, Vec<usize>>,
+    names: Quick<String, usize>,
     /// Declared TCP and UDP addresses, and of each port all of them.
-    by_inet: HashMap<(Port, Option<IpAddr>), Vec<Place>>,
-    by_port: HashMap<Port, Vec<Place>>,
+    by_inet: Quick<(Port, Option<IpAddr>), Vec<Place>>,
+    by_port: Quick<Port, Vec<Place>>,
     /// The others.
-    by_name: HashMap<Address, Vec<Place>>,
+    by_name: Quick<Address, Vec<Place>>,
 }
 
 type Port = (Transport, u16);

@@ -6,7 +6,7 @@ use super::{Effect, Engine};
 
 impl Engine {
     pub(super) fn look(&mut self, id: ProcId) {
-        let services = self.member_of.get(&id).cloned().unwrap_or_default();
+        let services = self.member_of.services_of(&id);
         let mut asked = false;
         for s in services {
             if let Some(m) = self.services[s].members.get_mut(&id) {
@@ -24,7 +24,7 @@ impl Engine {
         if state.run == RunState::Gone {
             self.forget_refused(state.process);
         }
-        for s in self.member_of.get(&state.process).cloned().unwrap_or_default() {
+        for s in self.member_of.services_of(&state.process) {
             let Some(m) = self.services[s].members.get_mut(&state.process) else {
                 continue;
             };

@@ -58,9 +58,20 @@ impl Engine {
 
     /// Whether a level tells what is known already of a process that has joined.
     fn is_known_pid_file(&self, s: usize, state: &PidFileState) -> bool {
-        let known = self.services[s].pid_file.as_ref();
+        let Some((known, ..)) = &self.services[s].pid_file else {
+            return false;
+        };
+        let same_process = match (&known.process, &state.process) {
+            // What a snapshot lists was compared there.
+            (Some(k), Some(p)) => k.id == p.id && (self.member_of.is_listed(&p.id) || k == p),
+            (k, p) => k == p,
+        };
         let joined = |p: &Process| self.services[s].members.contains_key(&p.id);
-        self.joined && known.is_some_and(|(k, ..)| k == state) && state.process.as_ref().is_none_or(joined)
+        self.joined
+            && same_process
+            && (&known.content, known.local, known.modified) == (&state.content, state.local, state.modified)
+            && (&known.path, &known.of) == (&state.path, &state.of)
+            && state.process.as_ref().is_none_or(joined)
     }
 
     pub(super) fn take_pid_file(&mut self, state: PidFileState) -> bool {
@@ -76,7 +87,7 @@ impl Engine {
                     service.pid_file_touched = None;
                 }
                 if let Some(p) = &state.process {
-                    joined |= !self.listed.contains(&p.id) && self.meet(p, Met::Level);
+                    joined |= !self.member_of.is_listed(&p.id) && self.meet(p, Met::Level);
                 }
                 continue;
             }
@@ -146,7 +157,9 @@ impl Engine {
                 );
             }
             self.qualify(s);
-            self.services[s].note_named_instead();
+            if let Some((heir, from)) = self.services[s].note_named_instead() {
+                self.tell_heir(s, &heir, from);
+            }
             self.touched.insert(s);
         }
         joined
@@ -207,14 +220,19 @@ impl ServiceState {
         file.modified <= end.at && named.is_some_and(counts)
     }
 
-    /// Remembers it: the next file may name somebody else.
-    fn note_named_instead(&mut self) {
-        if let Some(end) = &self.last_end
-            && self.was_named_instead(end)
-            && let Some(end) = &mut self.last_end
-        {
+    /// Remembers it: the next file may name somebody else. Gives who went on for whom, where that was not known and both are
+    /// of one instance.
+    fn note_named_instead(&mut self) -> Option<(Actor, u32)> {
+        let end = self.last_end.as_ref().filter(|end| !end.named_instead)?;
+        if !self.was_named_instead(end) {
+            return None;
+        }
+        let (instance, from) = (end.instance, end.process.id.pid);
+        if let Some(end) = &mut self.last_end {
             end.named_instead = true;
         }
+        let heir = self.named_by_pid_file().and_then(|id| self.member(&id))?;
+        (heir.instance == instance).then(|| (heir.process.clone(), from))
     }
 
     /// Keeps the end of who wrote the PID file before anybody had read whom it names. `heard`: the stop signals that

@@ -21,7 +21,6 @@ use super::{
     ledger::AddressLedger,
     membership,
     show::describe,
-    snapshot::Listed,
     state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
 };
 
@@ -30,7 +29,7 @@ use super::{
 pub(super) struct Tombstones {
     kept: usize,
     /// Only asked, never walked over.
-    ended: HashSet<ProcId>,
+    ended: HashSet<ProcId, foldhash::fast::RandomState>,
     order: VecDeque<ProcId>,
 }
 
@@ -38,7 +37,7 @@ impl Tombstones {
     pub(super) fn new(kept: usize) -> Self {
         Self {
             kept,
-            ended: HashSet::new(),
+            ended: HashSet::default(),
             order: VecDeque::new(),
         }
     }
@@ -76,7 +75,7 @@ impl Engine {
     pub(super) fn on_exec(&mut self, process: Process) {
         let (id, process) = (process.id, Arc::new(process));
         self.meet(&process, Met::Edge);
-        let Some(services) = self.member_of.get(&id).cloned() else {
+        let Some(services) = self.member_of.get(&id).map(<[usize]>::to_vec) else {
             // An interpreter that runs something else, or another file of the same inode number.
             self.effects.push(Effect::Forget(id));
             return;
@@ -114,7 +113,7 @@ impl Engine {
     pub(super) fn on_fork(&mut self, child: Process) {
         let child = Arc::new(child);
         self.meet(&child, Met::Edge);
-        let Some(services) = self.member_of.get(&child.id).cloned() else {
+        let Some(services) = self.member_of.get(&child.id).map(<[usize]>::to_vec) else {
             // Its parent is none of ours any more, or there are too many.
             self.effects.push(Effect::Forget(child.id));
             return;
@@ -135,32 +134,36 @@ impl Engine {
         // It was one before anything that is told from now on.
         self.at = process.start;
         self.meet(&process, Met::Edge);
-        if !self.member_of.contains_key(&id) {
+        if !self.member_of.contains(&id) {
             self.effects.push(Effect::Forget(id));
         }
     }
 
     /// Learns of a living process, and lets it join the services that it belongs to. `true` when it joined one.
     pub(super) fn meet(&mut self, process: &Process, met: Met) -> bool {
-        if self.knows_all_of(process) || self.ended.contains(&process.id) {
+        if self.member_of.is_as_before(process) {
+            return false;
+        }
+        if self.knows_all_of(process) {
+            self.member_of.remember(process);
+            return false;
+        }
+        if self.ended.contains(&process.id) {
             return false;
         }
         let mut joined = false;
-        let mine = self.member_of.get(&process.id).cloned().unwrap_or_default();
+        let mine = self.member_of.services_of(&process.id);
+        self.member_of.has_changed(&process.id);
         for s in &mine {
             self.services[*s].learn(process);
             self.touched.insert(*s);
         }
-        let inherited: Vec<usize> = process
-            .parent
-            .and_then(|p| self.member_of.get(&p))
-            .cloned()
-            .unwrap_or_default();
+        let inherited = process.parent.map(|p| self.member_of.services_of(&p));
         let mut candidates = self.index.selectors.candidates(process);
         candidates.retain(|s| {
             membership::selects(&self.services[*s].decl, self.index.selectors.exe_id(*s), process)
         });
-        candidates.extend(inherited);
+        candidates.extend(inherited.into_iter().flatten());
         for s in candidates.into_iter().filter(|s| !mine.contains(s)) {
             joined |= self.join(s, process, met);
         }
@@ -186,7 +189,7 @@ impl Engine {
         if self.ended.contains(&id) || self.services[s].members.contains_key(&id) {
             return false;
         }
-        if !self.member_of.contains_key(&id)
+        if !self.member_of.contains(&id)
             && self.member_of.len() >= self.config.probe.bounds.members.get() as usize
         {
             self.overflow(s, Bound::Members);
@@ -273,7 +276,7 @@ impl Engine {
         // Its place is taken for good, also once the one that took it has ended.
         service.deaths.retain(|d| d.was_main || d.at >= at);
         service.note_evidence(&id);
-        self.member_of.entry(id).or_default().push(s);
+        self.member_of.join(id, s);
         if met == Met::Level {
             self.effects.push(Effect::Supervise(id, process.start));
         }
@@ -460,12 +463,12 @@ impl Engine {
             return;
         }
         // A process can end before anything else was heard of it.
-        if !self.member_of.contains_key(&id) {
+        if !self.member_of.contains(&id) {
             self.meet(&process, Met::Edge);
         }
         self.ended.insert(id);
         self.forget_refused(id);
-        let services = self.member_of.get(&id).cloned().unwrap_or_default();
+        let services = self.member_of.services_of(&id);
         let elsewhere: Vec<bool> = services.iter().map(|s| self.counts_elsewhere(*s, &id)).collect();
         self.member_of.remove(&id);
         for (s, elsewhere) in services.into_iter().zip(elsewhere) {
@@ -704,16 +707,7 @@ impl Engine {
         }
         let next = self.services[s].main_member().map(|m| m.process.clone());
         if let (true, EndKind::Handover, Some(next)) = (was_main, kind, next) {
-            let summary = format!("{} goes on for {}", describe(&next), process.id.pid);
-            self.show(
-                s,
-                EventKind::Handover,
-                None,
-                Some(&next),
-                None,
-                json!({ "from": process.id.pid }),
-                summary,
-            );
+            self.tell_heir(s, &next, process.id.pid);
         }
         let absent = self.is_absent(s);
         let service = &mut self.services[s];
@@ -819,12 +813,10 @@ impl Engine {
     }
 
     /// Living members that a snapshot begun at `began` should have shown and did not.
-    pub(super) fn end_unseen(&mut self, seen: &Listed, began: Nanos) {
-        let gone: Vec<Process> = self
-            .member_of
+    pub(super) fn end_unseen(&mut self, missing: Vec<ProcId>, began: Nanos) {
+        let gone: Vec<Process> = missing
             .iter()
-            .filter(|(id, _)| !seen.contains(id))
-            .filter_map(|(id, services)| self.services[*services.first()?].members.get(id))
+            .filter_map(|id| self.services[*self.member_of.get(id)?.first()?].members.get(id))
             // One that runs the service's executable only since then was another program when the list was read.
             .filter(|m| m.joined < began)
             .map(|m| Process::clone(&m.process))

@@ -52,7 +52,7 @@ impl Engine {
         }
         for (i, service) in new.services.iter().enumerate() {
             for id in service.members.keys() {
-                new.member_of.entry(*id).or_default().push(i);
+                new.member_of.join(*id, i);
             }
         }
         for (i, service) in new.services.iter().enumerate() {
@@ -60,9 +60,9 @@ impl Engine {
                 new.refused.entry(refused.process.id).or_default().insert(i);
             }
         }
-        for id in self.member_of.keys() {
-            if !new.member_of.contains_key(id) {
-                self.effects.push(Effect::Forget(*id));
+        for id in self.member_of.ids() {
+            if !new.member_of.contains(&id) {
+                self.effects.push(Effect::Forget(id));
             }
         }
         for (at, due) in mem::take(&mut self.timers) {

@@ -1,24 +1,24 @@
 //! Which services may select a process, without asking each of ten thousand.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::Service,
     event::{FileId, Process},
 };
 
-use super::membership;
+use super::{membership, roster::Quick};
 
 /// The selectors of all services. What is looked up by words is only asked, never walked over.
 #[derive(Debug, Default)]
 pub struct Selectors {
     exe_ids: Vec<Option<FileId>>,
     by_exe_id: BTreeMap<FileId, Vec<usize>>,
-    by_exe_path: HashMap<String, Vec<usize>>,
-    by_unit: HashMap<String, Vec<usize>>,
+    by_exe_path: Quick<String, Vec<usize>>,
+    by_unit: Quick<String, Vec<usize>>,
     by_pid: BTreeMap<u32, Vec<usize>>,
     /// Services that name a script but no interpreter.
-    by_script: HashMap<String, Vec<usize>>,
+    by_script: Quick<String, Vec<usize>>,
 }
 
 impl Selectors {

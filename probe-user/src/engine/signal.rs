@@ -21,7 +21,7 @@ impl Engine {
         // A signal can reach a child before the fork is told.
         self.meet(&sent.target, Met::Edge);
         let id = sent.target.id;
-        for s in self.member_of.get(&id).cloned().unwrap_or_default() {
+        for s in self.member_of.services_of(&id) {
             let seq = self.next_seq();
             self.note_signal(s, &id, &sent, seq);
             let Some(target) = self.services[s].member(&id).map(|m| m.process.clone()) else {
@@ -131,19 +131,20 @@ impl Engine {
     pub(super) fn on_oom(&mut self, victim: Process, rss: Option<u64>) {
         let at: Nanos = self.at;
         // The tracepoint may tell no more than a pid.
-        let id = if self.member_of.contains_key(&victim.id) {
+        let id = if self.member_of.contains(&victim.id) {
             victim.id
         } else {
             match self
                 .member_of
-                .keys()
+                .ids()
+                .into_iter()
                 .find(|id| id.pid == victim.id.pid && victim.id.start_ticks == 0)
             {
-                Some(id) => *id,
+                Some(id) => id,
                 None => return,
             }
         };
-        for s in self.member_of.get(&id).cloned().unwrap_or_default() {
+        for s in self.member_of.services_of(&id) {
             let seq = self.next_seq();
             let Some(m) = self.services[s].members.get_mut(&id) else {
                 continue;

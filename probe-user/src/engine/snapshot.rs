@@ -2,25 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::event::{ProcId, Process, Snapshot, SnapshotReason};
+use crate::event::{Snapshot, SnapshotReason};
 
 use super::{Due, Effect, Engine, process::Met};
-
-/// The processes of a snapshot. Sorted: there are many, each is asked for more than once, and none is added.
-#[derive(Debug, Default)]
-pub(super) struct Listed(Vec<ProcId>);
-
-impl Listed {
-    fn of(processes: &[Process]) -> Self {
-        let mut ids: Vec<ProcId> = processes.iter().map(|p| p.id).collect();
-        ids.sort_unstable();
-        Self(ids)
-    }
-
-    pub(super) fn contains(&self, id: &ProcId) -> bool {
-        self.0.binary_search(id).is_ok()
-    }
-}
 
 impl Engine {
     pub(super) fn on_snapshot(&mut self, snapshot: Snapshot) {
@@ -28,10 +12,11 @@ impl Engine {
         self.at = snapshot.began;
         self.forget_overflows();
         let settles = !self.joined || self.blind.is_some() || snapshot.reason == SnapshotReason::Loss;
-        self.listed = Listed::of(&snapshot.processes);
+        self.member_of.begin_snapshot();
         let mut joined = false;
         for p in &snapshot.processes {
             joined |= self.meet(p, Met::Level);
+            self.member_of.list(&p.id);
         }
         for a in snapshot.addresses {
             joined |= self.take_address(a);
@@ -39,10 +24,10 @@ impl Engine {
         for p in snapshot.pid_files {
             joined |= self.take_pid_file(p);
         }
-        let listed = std::mem::take(&mut self.listed);
+        let missing = self.member_of.end_snapshot();
         // Before the first snapshot an end is told, unless it is among what an earlier daemon's programs have lost.
         if self.joined || self.blind.is_some() {
-            self.end_unseen(&listed, snapshot.began);
+            self.end_unseen(missing, snapshot.began);
         }
         if !self.joined {
             self.join_sharers();

@@ -255,6 +255,14 @@ impl Engine {
 
     pub(super) fn take_address(&mut self, state: AddressState) -> bool {
         let at = self.at;
+        // In a snapshot nearly everything is as it was.
+        let print = (self.member_of.is_listing() && state.error.is_none()).then(|| self.print_of(&state));
+        if let Some(print) = print
+            && state.processes.iter().all(|p| self.member_of.is_listed(&p.id))
+            && self.addresses.is_as_before(print, at)
+        {
+            return false;
+        }
         let Some(address) = self.addresses.place(&state.address, state.of.as_deref()) else {
             return false;
         };
@@ -265,16 +273,19 @@ impl Engine {
             return false;
         }
         let is_member = |p: &Process| {
-            let of = self.member_of.get(&p.id).into_iter().flatten();
-            of.into_iter().any(|s| ledger.services.contains(s))
+            let mut of = self.member_of.get(&p.id).into_iter().flatten();
+            of.any(|s| ledger.services.contains(s))
         };
         let known = |p: &Process| is_member(p) || ledger.stranger(&p.id).is_some_and(|known| known == p);
         if ledger.is_unchanged(&state) && state.processes.iter().all(known) {
             ledger.read_at = Some(at);
+            if let Some(print) = print.filter(|_| state.processes.iter().all(is_member)) {
+                self.addresses.remember(address, print);
+            }
             // Of services without a selector the holders are members since they were first seen.
             let mut joined = false;
             for p in &state.processes {
-                joined |= !self.listed.contains(&p.id) && self.meet(p, Met::Level);
+                joined |= !self.member_of.is_listed(&p.id) && self.meet(p, Met::Level);
             }
             return joined;
         }
@@ -335,6 +346,15 @@ impl Engine {
         joined
     }
 
+    /// All that decides whether it is news; of its processes, only who they are.
+    fn print_of(&self, state: &AddressState) -> u64 {
+        let processes: Vec<ProcId> = state.processes.iter().map(|p| p.id).collect();
+        self.member_of.print(&(
+            (&state.address, &state.of, state.netns),
+            (&state.path, &state.sockets, processes),
+        ))
+    }
+
     fn take_socket(&mut self, address: Place, mut socket: Socket, at: Nanos) {
         self.confirm_holders(address, &socket);
         let Some(ledger) = self.addresses.get_mut(address) else {
@@ -359,7 +379,7 @@ impl Engine {
             // Members first: one of them is enough to know that the address is not taken.
             socket
                 .holders
-                .sort_by_key(|h| !self.member_of.contains_key(&h.process));
+                .sort_by_key(|h| !self.member_of.contains(&h.process));
             socket.holders.truncate(bounds.holders.get() as usize);
             self.overflow_all(&services, Bound::Holders);
         }

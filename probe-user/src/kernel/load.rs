@@ -20,6 +20,7 @@ use super::{
     offsets::{VMLINUX, offsets, settings},
     pins::{PinError, PinOptions, Pins},
     plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle, spares_of},
+    vmlinux::Vmlinux,
 };
 
 /// The programs, as built by `cargo xtask build-ebpf`.
@@ -201,7 +202,7 @@ pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<Loaded, LoadE
     preconditions(facts)?;
     let sizes = sizes(options)?;
     let (mut pins, mut not_pinned) = pins(options, &sizes);
-    let blob = fs::read(VMLINUX).map_err(|e| LoadError::NoBtf {
+    let blob = Vmlinux::open().map_err(|e| LoadError::NoBtf {
         reason: e.to_string(),
     })?;
     // Each takes some 15 ms, and the loader reads the types by itself first: replaced, that copy is freed before the

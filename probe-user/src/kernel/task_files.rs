@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
     mem::offset_of,
     os::{
@@ -24,6 +24,7 @@ use zerocopy::{FromBytes as _, Immutable, IntoBytes};
 use super::{
     btf::{Btf, BtfError},
     offsets::VMLINUX,
+    vmlinux::Vmlinux,
 };
 use crate::{clock::Nanos, event::ProcId, sources::process};
 
@@ -199,7 +200,7 @@ fn entries(
 
 impl Types {
     fn read() -> Result<Self, TaskFilesError> {
-        let blob = fs::read(VMLINUX).map_err(TaskFilesError::Types)?;
+        let blob = Vmlinux::open().map_err(TaskFilesError::Types)?;
         let types = Btf::parse(&blob)?;
         let offset = |structure: &'static str, member: &'static str| {
             let found = types.member(structure, member);

@@ -17,8 +17,8 @@ pub(crate) fn of(row: &str) -> Option<&'static str> {
             "attached: half of it is the start of the program (exec, 250 page faults, dynamic linking), a tenth the daemon's look. \
              The daemon asks the kernel for the known socket by its number, and whether anybody else holds it by the number of \
              references to its file; before, it listed all UNIX sockets each time, and the time grew with the host. Alone: the \
-             kernel walks through all open files once, and shows only those of the socket: that walk, and reading the kernel's \
-             types for it, is all that is left. Beside fewer open files than the aim was set for, lsof is sooner too."
+             kernel walks through all open files once, and shows only those of the socket: that walk is nearly all that is left; the \
+             kernel's types, which it needs, are mapped where the kernel allows it (9 ms less). Beside fewer open files than the aim was set for, lsof is sooner too."
         }
         "growth-processes" => {
             "attached, nothing is walked through any more; what is left are the caches that 5,000 processes have emptied, and \
@@ -37,7 +37,9 @@ pub(crate) fn of(row: &str) -> Option<&'static str> {
         "memory" => {
             "with 500 services: 11 MiB are the program's own text, which the page cache shares with everybody who runs it; 8 MiB \
              the ring of 4 MiB, which the kernel maps twice so that a record never wraps (`ring` makes it smaller); 1 MiB the C \
-             library. What probe allocates is the rest. What a start takes (the kernel's types, some 20 MiB) is given back."
+             library. What probe allocates is the rest. What a start takes (the kernel's types, some 20 MiB) is given back. With \
+             10,000, each service takes some 14 KiB: its state in the engine is 2.3 KiB, its declaration, which four parts hold, \
+             1 KiB each, its paths and sockets are in several maps by name."
         }
         "storm" => {
             "the fork of a whole process is what the generators can make of it; the reader sleeps between batches. The engine \
