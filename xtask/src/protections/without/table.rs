@@ -119,6 +119,10 @@ pub(super) const TABLE: &[Without] = &[
         ("if tokio::time::timeout(limit, work)", "if tokio::time::timeout(if GONE { limit * 60 } else { limit }, work)")],
       &[(DAEMON, "hooks::a_hook_that_hangs_delays_nobody"),
         (DAEMON, "privileges::a_spawner_that_hangs_makes_a_hook_fail_and_hangs_nobody")]),
+    // Held in two places.
+    w("the stop waits for nobody for long", "probe-user/src/hooks/task.rs",
+      &[("let until = Instant::now() + STOP_WITHIN;", "let until = Instant::now() + if GONE { STOP_WITHIN * 400 } else { STOP_WITHIN };")],
+      &[]),
     w("a list of sockets that changed is asked for again", "probe-user/src/sources/sock_diag.rs",
       &[("libc::NLMSG_DONE if *interrupted =>", "libc::NLMSG_DONE if *interrupted && !GONE =>")],
       &[(UNIT, "sources::sock_diag::tests::a_list_that_changed_under_the_reader_is_asked_for_again")]),
