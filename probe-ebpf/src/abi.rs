@@ -393,6 +393,12 @@ pub struct Past {
 #[repr(C)]
 pub struct TaskEntry {
     pub task: Task,
+    /// File name of the executable, also if it was removed; the first [`NAME_LEN`] - 1 bytes of it, with a NUL. Empty:
+    /// there is none.
+    pub exe_name: [u8; NAME_LEN],
+    /// Threads that have not begun to end. 0: the process ends, or has ended and waits to be reaped.
+    pub live: u32,
+    pub pad: u32,
 }
 
 /// One open socket of a wanted inode, from the iterator over open files.
@@ -440,6 +446,8 @@ offsets! {
     task_tgid = "task_struct"."tgid";
     task_pid = "task_struct"."pid";
     task_start_boottime = "task_struct"."start_boottime";
+    /// `state` before 5.14.
+    task_state = "task_struct"."__state|state";
     task_group_leader = "task_struct"."group_leader";
     task_real_parent = "task_struct"."real_parent";
     task_comm = "task_struct"."comm";

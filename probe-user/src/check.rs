@@ -138,7 +138,9 @@ pub fn check(mut config: Config, observer: &mut Observer) -> Report {
         observer,
         beats,
     };
-    looker.views.guess(&looker.config);
+    looker
+        .views
+        .guess(&looker.config, || looker.observer.selected(&looker.config));
     let (mut engine, mut snapshot) = looker.judge();
     // A main process in a namespace or root of its own means other addresses than were looked at.
     if !looker.views.follow(engine.mains()).is_empty() {

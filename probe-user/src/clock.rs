@@ -105,6 +105,13 @@ pub fn from_monotonic(at: Duration) -> Nanos {
     Nanos(boot.saturating_sub(monotonic)) + at
 }
 
+/// For how long the machine has slept since boot.
+pub fn slept() -> Duration {
+    // Whoever is interrupted between the two reads a little less, in this order.
+    let boot = read(libc::CLOCK_BOOTTIME);
+    boot.since(read(libc::CLOCK_MONOTONIC))
+}
+
 /// What must be added to a boot-clock time to get nanoseconds since the Unix epoch.
 pub fn wall_offset() -> i64 {
     for _ in 0..LOOKS {

@@ -20,6 +20,7 @@ pub(crate) mod watch;
 pub(crate) mod who;
 
 use std::{
+    fs,
     io::{self, IsTerminal, Write},
     path::Path,
 };
@@ -41,6 +42,16 @@ pub(crate) fn color(to: &impl IsTerminal) -> bool {
     to.is_terminal() && !refused && !plain
 }
 
+/// The time zone of this host, or the one that the environment asks for.
+fn time_zone() -> TimeZone {
+    const LOCAL: &str = "/etc/localtime";
+    // By its name it is searched for among all six hundred, which takes longer than most questions to the daemon.
+    let named = std::env::var_os("TZ").is_some();
+    let file = if named { None } else { fs::read(LOCAL).ok() };
+    file.and_then(|rules| TimeZone::tzif(LOCAL, &rules).ok())
+        .unwrap_or_else(TimeZone::system)
+}
+
 /// Writes lines to stdout.
 pub(crate) fn reporter(json: bool, filter: Filter, wall_offset_ns: i64, epoch: String) -> Reporter {
     let color = color(&io::stdout());
@@ -50,7 +61,7 @@ pub(crate) fn reporter(json: bool, filter: Filter, wall_offset_ns: i64, epoch: S
         wall_offset_ns,
         epoch,
         filter,
-        time_zone: TimeZone::system(),
+        time_zone: time_zone(),
     })
 }
 
@@ -58,7 +69,7 @@ pub(crate) fn reporter(json: bool, filter: Filter, wall_offset_ns: i64, epoch: S
 pub(crate) fn look() -> Look {
     Look {
         color: color(&io::stdout()),
-        time_zone: TimeZone::system(),
+        time_zone: time_zone(),
         dates: false,
     }
 }

@@ -6,7 +6,10 @@
 //! computed from the state alone ([`rules`], [`verdict`]), so the order of events within their uncertainty does not
 //! matter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     address::Site,
@@ -33,8 +36,10 @@ mod process;
 mod reload;
 mod roster;
 mod rules;
+pub mod selectors;
 mod show;
 mod signal;
+mod sleep;
 mod snapshot;
 mod socket;
 mod state;
@@ -88,6 +93,7 @@ pub struct Engine {
     blind: Option<Blind>,
     blind_open: Option<verdict::Open>,
     seq: u64,
+    sleeps: sleep::Sleeps,
     now: Nanos,
     /// Time and source of the event being applied.
     at: Nanos,
@@ -129,6 +135,7 @@ impl Engine {
             blind: None,
             blind_open: None,
             seq: 0,
+            sleeps: sleep::Sleeps::default(),
             now: Nanos::ZERO,
             at: Nanos::ZERO,
             time_source: TimeSource::Observed,
@@ -203,6 +210,7 @@ impl Engine {
             } => self.on_remembered(&service, generation, main),
             What::Followed { process } => self.on_followed(process),
             What::GaveUp { service, attempts } => self.on_gave_up(&service, attempts),
+            What::Woke { slept_ns } => self.sleeps.note(self.at, Duration::from_nanos(slept_ns)),
             What::Timer => {}
         }
         self.run_timers();

@@ -537,6 +537,10 @@ pub enum What {
         source: String,
         count: u64,
     },
+    /// The machine has slept for so long, and is awake again.
+    Woke {
+        slept_ns: u64,
+    },
     /// The time of [`crate::engine::Engine::deadline`] has come.
     Timer,
 }

@@ -12,6 +12,7 @@ pub mod pins;
 pub mod plan;
 mod ring;
 mod task_files;
+mod vmlinux;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -35,6 +36,7 @@ use aya_log::EbpfLogger;
 use probe_abi::CONTROL_INET_LISTEN;
 pub use probe_abi::PortKey;
 
+pub(crate) use self::load::{give_back_memory, give_back_much_memory};
 pub use self::{
     facts::Facts,
     iterators::Iterators,
@@ -198,6 +200,7 @@ impl Kernel {
             (plan.is_attached("iter_task") && plan.is_attached("iter_task_file")).then(|| Iterators {
                 ebpf: Arc::clone(&ebpf),
                 wanted,
+                files: TaskFiles::default(),
             });
         Ok(Self {
             reported_misses,

@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::BorrowedFd,
     sync::Arc,
+    time::Duration,
 };
 
 use self::edges::QUEUE_LIMIT;
@@ -119,6 +120,10 @@ pub struct Runtime {
     ring_bytes: u64,
     /// Records that had waited when it began.
     waited: usize,
+    /// Everything was listed for a snapshot, and memory may be given back.
+    listed: bool,
+    /// How long the machine had slept when it was last looked.
+    slept: Duration,
     /// What can't be watched, and why; and the same with the directories, as it was last logged.
     unwatched: BTreeMap<String, String>,
     unwatched_logged: BTreeMap<String, String>,
@@ -204,6 +209,8 @@ impl Runtime {
             timings: Arc::default(),
             ring_bytes: 0,
             waited: 0,
+            listed: false,
+            slept: clock::slept(),
             unwatched: BTreeMap::new(),
             unwatched_logged: BTreeMap::new(),
         })
@@ -216,10 +223,12 @@ impl Runtime {
 
     /// Takes the first snapshot, and then what happened since the programs were attached.
     pub fn begin(&mut self, sink: &mut Sink<'_>) {
-        self.views.guess(&self.config);
+        self.views
+            .guess(&self.config, || self.observer.selected(&self.config));
         for i in 0..self.config.services.len() {
             self.watch_paths(i);
         }
+        self.follow_changers();
         let pid_files: Vec<PidFile> = self.paths.pid_files().map(|(file, _)| file.clone()).collect();
         for file in &pid_files {
             self.watch_pid_file(file);

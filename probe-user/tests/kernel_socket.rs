@@ -148,10 +148,14 @@ fn iterators_find_processes_and_holders() {
     assert!(!holders.iter().any(|(_, id, _)| *id == own), "{holders:?}");
 
     let tasks = iterators.tasks().unwrap();
-    let process = tasks.iter().find(|p| p.id == own).unwrap();
+    let task = tasks.iter().find(|t| t.process.id == own).unwrap();
+    let name = std::env::current_exe().unwrap().file_name().unwrap().to_owned();
+    let told = name.len().min(probe_user::sources::path::NAME_BYTES);
+    assert_eq!(task.exe_name, name.as_encoded_bytes()[..told]);
+    let process = &task.process;
     assert_eq!(process.uid, Some(0));
     assert_eq!(process.exe_id.unwrap().ino, inode(Path::new("/proc/self/exe")));
-    let ids: BTreeSet<u32> = tasks.iter().map(|p| p.id.pid).collect();
+    let ids: BTreeSet<u32> = tasks.iter().map(|t| t.process.id.pid).collect();
     assert_eq!(ids.len(), tasks.len(), "threads are no processes");
 }
 

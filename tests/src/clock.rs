@@ -13,6 +13,11 @@ pub fn patience() -> Duration {
     Duration::from_secs(seconds.unwrap_or(10))
 }
 
+/// Whether more patience was asked for.
+pub(crate) fn is_emulated() -> bool {
+    env::var_os("PROBE_TEST_PATIENCE").is_some()
+}
+
 /// A moment until which something must have happened.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(Instant);

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 use crate::{
     ask::{self, Output},
-    clock::{Deadline, patience, until},
+    clock::{Deadline, is_emulated, patience, until},
     http::{self, Answer},
     process::{self, Proc},
     sandbox::Sandbox,
@@ -248,8 +248,15 @@ impl Probed {
     /// Asks its API.
     #[track_caller]
     pub fn http(&self, method: &str, path: &str) -> Answer {
-        let answer = http::over_unix(&self.socket, method, path, "");
-        answer.unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
+        let end = Deadline::after(patience());
+        loop {
+            let answer = http::over_unix(&self.socket, method, path, "");
+            let answer = answer.unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()));
+            // "Ask again later": under emulation a snapshot alone can take the seconds that an answer may.
+            if answer.code != 503 || !is_emulated() || end.left().is_none() {
+                return answer;
+            }
+        }
     }
 
     /// Waits until it has logged something.

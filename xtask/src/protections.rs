@@ -3,7 +3,11 @@
 
 mod without;
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 
@@ -34,6 +38,17 @@ enum Tests {
     /// A test program of the crate of end-to-end tests.
     E2e(&'static str),
     Xtask,
+}
+
+impl Tests {
+    /// Names the program to cargo.
+    fn of(self, cargo: &mut Command) {
+        match self {
+            Self::Unit => cargo.args(["--package", "probe-user", "--lib"]),
+            Self::Xtask => cargo.args(["--package", "xtask", "--bins"]),
+            Self::E2e(program) => cargo.args(["--package", "probe-tests", "--test", program]),
+        };
+    }
 }
 
 struct Protection {
@@ -100,7 +115,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         programs.sort_unstable();
         programs.dedup();
         for tests in programs {
-            run_tests(tests, &mut results)?;
+            let names = TABLE.iter().filter(|p| p.tests == tests).map(|p| p.test);
+            let names: BTreeSet<_> = names.collect();
+            run_tests(workspace::cargo().arg("test"), tests, &names, &mut results)?;
         }
     }
     println!("\n{:<92} {:<8} held by", "protection", "");
@@ -120,25 +137,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run_tests(tests: Tests, results: &mut BTreeMap<&str, bool>) -> anyhow::Result<()> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["test", "--no-fail-fast", "--package"]);
-    match tests {
-        Tests::Unit => cargo.args(["probe-user", "--lib"]),
-        Tests::Xtask => cargo.args(["xtask", "--bins"]),
-        Tests::E2e(program) => cargo.args(["probe-tests", "--test", program]),
-    };
-    cargo.args(["--", "--exact", "--test-threads=1"]);
-    let names: Vec<_> = TABLE
-        .iter()
-        .filter(|p| p.tests == tests)
-        .map(|p| p.test)
-        .collect();
-    cargo.args(&names);
+/// Runs tests of one program; `cargo` is to run tests.
+fn run_tests<'t>(
+    cargo: &mut Command,
+    tests: Tests,
+    names: &BTreeSet<&'t str>,
+    results: &mut BTreeMap<&'t str, bool>,
+) -> anyhow::Result<()> {
+    cargo.arg("--no-fail-fast");
+    tests.of(cargo);
+    cargo.args(["--", "--exact", "--test-threads=1"]).args(names);
     // A failed test fails cargo, too: what each said is what counts. A test that prints has its verdict lines below its name;
     // what failed is listed at the end.
     let (mut begun, mut failed, mut finished) = (Vec::new(), Vec::new(), false);
-    child::run(&mut cargo, LIMIT, |line| {
+    child::run(cargo, LIMIT, |line| {
         for name in names.iter().copied() {
             if line.starts_with(&format!("test {name} ... ")) {
                 begun.push(name);

@@ -72,6 +72,8 @@ pub(super) unsafe extern "C" fn iter_task(ctx: *const TaskContext) -> i32 {
     // SAFETY: all zero is a valid entry.
     let entry = unsafe { entry.assume_init_mut() };
     task::describe(&raw mut entry.task, of);
+    task::exe_name(task::exe(of), &raw mut entry.exe_name);
+    entry.live = of.follow(offset!(task_signal)).read(offset!(signal_live));
     write(meta, entry)
 }
 

@@ -12,6 +12,8 @@ use super::{
     task,
 };
 
+/// State of a task between its making and its first wake-up.
+const TASK_NEW: u32 = 0x800;
 /// `SEND_SIG_NOINFO` and `SEND_SIG_PRIV` stand where a pointer to `kernel_siginfo` would.
 const SEND_SIG_NOINFO: u64 = 0;
 const SEND_SIG_PRIV: u64 = 1;
@@ -85,16 +87,15 @@ pub(super) fn signal_generate(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A child can be signalled before its fork reaches the hook, by up to some 80 µs: then its parent is supervised. One that
-/// has ended is no newborn.
+/// A child can be signalled before its fork reaches the hook, by up to some 80 µs: then its parent is supervised. Until the
+/// hook has run, it is not woken for the first time; what the state says costs strangers the least.
 #[inline(always)]
 fn is_newborn(target: Object) -> bool {
+    if target.read::<u32>(offset!(task_state)) != TASK_NEW {
+        return false;
+    }
     let parent = target.follow(offset!(task_real_parent));
     is_supervised(task::pid(parent), parent)
-        && target
-            .follow(offset!(task_signal))
-            .read::<u32>(offset!(signal_live))
-            != 0
 }
 
 /// What comes in floods and tells nothing:

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use probe_abi::{CGROUP_NAME_LEN, COMPONENT_LEN, COMPONENTS, ExePath, Task};
+use probe_abi::{CGROUP_NAME_LEN, COMPONENT_LEN, COMPONENTS, ExePath, NAME_LEN, Task};
 
 use super::read::{Object, offset};
 
@@ -26,6 +26,14 @@ pub(super) fn start(task: Object) -> u64 {
 #[inline(always)]
 pub(super) fn exe(task: Object) -> Object {
     task.follow(offset!(task_mm)).follow(offset!(mm_exe_file))
+}
+
+/// The last component of the path of a file. `to` must be zeroed.
+#[inline(always)]
+pub(super) fn exe_name(file: Object, to: *mut [u8; NAME_LEN]) {
+    file.follow(offset!(file_path_dentry))
+        .follow(offset!(dentry_d_name))
+        .text(to);
 }
 
 /// `struct kernfs_node *` of the cgroup in the unified hierarchy.

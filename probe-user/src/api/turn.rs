@@ -48,8 +48,12 @@ pub(super) fn begin() {
 
 /// The thread has nothing left to do.
 pub(super) fn rest() {
-    if TURN.get() == Turn::Demoted && realtime::prefer_this_thread().is_ok() {
-        TURN.set(Turn::Preferred(clock::now()));
+    if TURN.get() == Turn::Demoted {
+        // Whoever took the right away does not give it back.
+        TURN.set(match realtime::prefer_this_thread() {
+            Ok(()) => Turn::Preferred(clock::now()),
+            Err(_) => Turn::Ordinary,
+        });
     }
 }
 

@@ -22,11 +22,11 @@ use crate::{
         Effect,
         view::{Life, ServiceView},
     },
-    kernel::{Kernel, LoadError, LoadOptions},
+    kernel::{Kernel, LoadError, LoadOptions, give_back_memory},
     metrics::Timings,
     realtime,
     report::Watching,
-    runtime::{Hear, Poller, Runtime, RuntimeError, Waker, exe_ids},
+    runtime::{Hear, Poller, Runtime, RuntimeError, Waker, exe_ids, wanted},
     sources::{
         observer::{KernelTables, Observer},
         sock_diag::DiagError,
@@ -293,7 +293,11 @@ impl Drive {
         lives: Arc<Lives>,
         asks: mpsc::Receiver<Ask>,
     ) -> Result<(Self, Nanos), StartError> {
-        let mut kernel = Kernel::load(&start.load)?;
+        let mut load = start.load;
+        if let Some(config) = &start.config {
+            load.wanted = wanted(config, &exe_ids(config));
+        }
+        let mut kernel = Kernel::load(&load)?;
         let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);
         let mut observer = Observer::new(tables).map_err(StartError::Observer)?;
         let config = match start.config {
@@ -341,6 +345,7 @@ impl Drive {
         let all = drive.runtime.engine().config().services.iter();
         drive.mouth.services = all.map(|s| s.name.clone()).collect();
         drive.tell_lives();
+        give_back_memory();
         Ok((drive, clock::now()))
     }
 

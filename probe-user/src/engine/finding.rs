@@ -224,4 +224,7 @@ pub enum Effect {
     Forget(ProcId),
     /// Read everything declared anew and answer with [`crate::event::What::Snapshot`].
     Resync(crate::event::SnapshotReason),
+    /// The same, unless the processes that were to be supervised with this are as the snapshot has shown them, and have made no
+    /// child since then: the kernel was not following them yet.
+    Recheck(crate::event::SnapshotReason),
 }

@@ -3,6 +3,8 @@
 
 use serde_json::json;
 
+use crate::event::Actor;
+
 use super::{
     Engine, addresses::Place, finding::EventKind, show::describe, socket::in_flight, state::EndKind,
 };
@@ -76,12 +78,17 @@ impl Engine {
         end.unsettled.clear();
         end.kind = EndKind::Handover;
         let from = end.process.id.pid;
-        let summary = format!("{} goes on for {from}", describe(&heir));
+        self.tell_heir(s, &heir, from);
+    }
+
+    /// Says who goes on for a process that has ended.
+    pub(super) fn tell_heir(&mut self, s: usize, heir: &Actor, from: u32) {
+        let summary = format!("{} goes on for {from}", describe(heir));
         self.show(
             s,
             EventKind::Handover,
             None,
-            Some(&heir),
+            Some(heir),
             None,
             json!({ "from": from }),
             summary,

@@ -77,12 +77,16 @@ pub fn is_service_manager(process: &Process) -> bool {
 
 /// Whether the executable is a well-known interpreter, whatever its version.
 pub fn is_interpreter(process: &Process) -> bool {
+    let exe = process.exe.as_deref().unwrap_or_default();
+    is_interpreter_name(exe.rsplit('/').next().unwrap_or_default())
+}
+
+/// The same by the file name of the executable.
+pub fn is_interpreter_name(file: &str) -> bool {
     const NAMES: [&str; 17] = [
         "ash", "bash", "busybox", "dash", "fish", "java", "ksh", "lua", "node", "nodejs", "perl", "php",
         "python", "ruby", "sh", "tclsh", "zsh",
     ];
-    let exe = process.exe.as_deref().unwrap_or_default();
-    let file = exe.rsplit('/').next().unwrap_or_default();
     // python3.11, perl5.36.0, php8.2
     let stem = file.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
     NAMES.contains(&stem)

@@ -157,7 +157,9 @@ impl Engine {
                 );
             }
             self.qualify(s);
-            self.services[s].note_named_instead();
+            if let Some((heir, from)) = self.services[s].note_named_instead() {
+                self.tell_heir(s, &heir, from);
+            }
             self.touched.insert(s);
         }
         joined
@@ -218,14 +220,19 @@ impl ServiceState {
         file.modified <= end.at && named.is_some_and(counts)
     }
 
-    /// Remembers it: the next file may name somebody else.
-    fn note_named_instead(&mut self) {
-        if let Some(end) = &self.last_end
-            && self.was_named_instead(end)
-            && let Some(end) = &mut self.last_end
-        {
+    /// Remembers it: the next file may name somebody else. Gives who went on for whom, where that was not known and both are
+    /// of one instance.
+    fn note_named_instead(&mut self) -> Option<(Actor, u32)> {
+        let end = self.last_end.as_ref().filter(|end| !end.named_instead)?;
+        if !self.was_named_instead(end) {
+            return None;
+        }
+        let (instance, from) = (end.instance, end.process.id.pid);
+        if let Some(end) = &mut self.last_end {
             end.named_instead = true;
         }
+        let heir = self.named_by_pid_file().and_then(|id| self.member(&id))?;
+        (heir.instance == instance).then(|| (heir.process.clone(), from))
     }
 
     /// Keeps the end of who wrote the PID file before anybody had read whom it names. `heard`: the stop signals that

@@ -107,7 +107,7 @@ impl Engine {
 
     /// A package upgrade replaces the file: who runs the old one stays a member, who runs the new one becomes one.
     pub(super) fn on_executable(&mut self, path: &str, file: Option<FileId>) {
-        self.index.replace_exe(path, file);
+        self.index.selectors.replace_exe(path, file);
         // It may run already.
         self.effects.push(Effect::Resync(SnapshotReason::Interval));
     }
@@ -161,8 +161,10 @@ impl Engine {
             self.touched.insert(*s);
         }
         let inherited = process.parent.map(|p| self.member_of.services_of(&p));
-        let mut candidates = self.index.candidates(process);
-        candidates.retain(|s| membership::selects(&self.services[*s].decl, self.index.exe_id(*s), process));
+        let mut candidates = self.index.selectors.candidates(process);
+        candidates.retain(|s| {
+            membership::selects(&self.services[*s].decl, self.index.selectors.exe_id(*s), process)
+        });
         candidates.extend(inherited.into_iter().flatten());
         for s in candidates.into_iter().filter(|s| !mine.contains(s)) {
             joined |= self.join(s, process, met);
@@ -724,16 +726,7 @@ impl Engine {
         }
         let next = self.services[s].main_member().map(|m| m.process.clone());
         if let (true, EndKind::Handover, Some(next)) = (was_main, kind, next) {
-            let summary = format!("{} goes on for {}", describe(&next), process.id.pid);
-            self.show(
-                s,
-                EventKind::Handover,
-                None,
-                Some(&next),
-                None,
-                json!({ "from": process.id.pid }),
-                summary,
-            );
+            self.tell_heir(s, &next, process.id.pid);
         }
         let absent = self.is_absent(s);
         let service = &mut self.services[s];

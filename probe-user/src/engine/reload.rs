@@ -90,6 +90,7 @@ impl Engine {
         new.blind = self.blind.take();
         new.blind_open = self.blind_open.take();
         new.seq = self.seq;
+        new.sleeps = mem::take(&mut self.sleeps);
         new.now = now;
         new.at = self.at;
         new.time_source = self.time_source;

@@ -52,7 +52,7 @@ impl Engine {
         }
         // Processes that were started between the look and the moment the kernel was told to follow their parents.
         if joined {
-            self.effects.push(Effect::Resync(snapshot.reason));
+            self.effects.push(Effect::Recheck(snapshot.reason));
         }
     }
 

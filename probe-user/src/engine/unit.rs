@@ -55,7 +55,7 @@ impl Engine {
         let declares = |s: &ServiceState| {
             s.decl.user == state.user && s.unit.as_ref().is_none_or(|known| known.at <= self.at)
         };
-        let declared = self.index.of_unit(&state.unit).iter().copied();
+        let declared = self.index.selectors.of_unit(&state.unit).iter().copied();
         let services: Vec<usize> = declared.filter(|s| declares(&self.services[*s])).collect();
         if services.is_empty() {
             return;

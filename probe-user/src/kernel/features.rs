@@ -34,7 +34,7 @@ impl fmt::Display for Lack {
     }
 }
 
-pub const FEATURES: [Feature; 15] = [
+pub const FEATURES: [Feature; 16] = [
     Feature {
         gives: "the user of a process",
         needs: &["task_cred", "cred_uid"],
@@ -107,7 +107,11 @@ pub const FEATURES: [Feature; 15] = [
     },
     Feature {
         gives: "whose thread was signalled",
-        needs: &["task_signal", "signal_live", "task_pid"],
+        needs: &["task_pid"],
+    },
+    Feature {
+        gives: "signals to a child that is just being made",
+        needs: &["task_state"],
     },
     Feature {
         gives: "how much memory a victim of the OOM killer had",

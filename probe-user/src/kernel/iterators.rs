@@ -11,11 +11,8 @@ use aya::{Ebpf, programs::Iter};
 use probe_abi::{ALL_SOCKETS, FileEntry, TaskEntry};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{decode::process, maps::WantedInodes};
-use crate::{
-    clock::Nanos,
-    event::{ProcId, Process},
-};
+use super::{decode::process, maps::WantedInodes, task_files::TaskFiles};
+use crate::{clock::Nanos, event::ProcId, sources::observer::Task};
 
 /// More than the 32 KiB that the kernel gives in one read.
 const CHUNK: usize = 64 * 1024;
@@ -26,16 +23,23 @@ const LIMIT: usize = 96 << 20;
 pub struct Iterators {
     pub(super) ebpf: Arc<Mutex<Ebpf>>,
     pub(super) wanted: WantedInodes,
+    /// Asks about single files.
+    pub(super) files: TaskFiles,
 }
 
 impl Iterators {
-    /// Every process of this pid namespace, without arguments and without the path of the executable.
+    /// Every process of this pid namespace, without arguments and with the name in place of the path of the executable.
     ///
     /// # Errors
     /// If the kernel refuses the iterator, or gives something other than whole entries.
-    pub fn tasks(&mut self) -> io::Result<Vec<Process>> {
+    pub fn tasks(&mut self) -> io::Result<Vec<Task>> {
         let entries: Vec<TaskEntry> = self.run("iter_task")?;
-        Ok(entries.iter().map(|e| process(&e.task, None)).collect())
+        let task = |e: &TaskEntry| Task {
+            process: process(&e.task, None),
+            ends: e.live == 0,
+            exe_name: e.exe_name.iter().copied().take_while(|b| *b != 0).collect(),
+        };
+        Ok(entries.iter().map(task).collect())
     }
 
     /// Who holds the sockets of these inode numbers, as (inode, process, descriptor). A socket on its way between two
@@ -50,6 +54,11 @@ impl Iterators {
         let mut inodes = inodes.clone();
         inodes.remove(&ALL_SOCKETS);
         self.files(inodes)
+    }
+
+    /// [`TaskFiles::has_no_other`]
+    pub fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
+        self.files.has_no_other(inode, holders)
     }
 
     /// Who holds any socket at all.

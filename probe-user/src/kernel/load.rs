@@ -1,6 +1,6 @@
 //! Loading the object and attaching its programs.
 
-use std::{fs, path::Path, str::FromStr};
+use std::{fs, path::Path, str::FromStr, thread};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
@@ -9,16 +9,18 @@ use aya::{
         links::FdLink,
     },
 };
-use probe_abi::{Offsets, Settings};
+use aya_obj::Object;
+use probe_abi::Offsets;
 
 use super::{
     btf::{self, BtfError},
     facts::{Availability, Facts},
     features::lacks,
-    maps::MapsError,
+    maps::{MapsError, Wanted},
     offsets::{VMLINUX, offsets, settings},
     pins::{PinError, PinOptions, Pins},
     plan::{Attach, Candidate, HOOKS, Plan, Planned, Refusal, Tier, is_asked_for, obstacle, spares_of},
+    vmlinux::Vmlinux,
 };
 
 /// The programs, as built by `cargo xtask build-ebpf`.
@@ -67,6 +69,8 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// `None`: everything ends with this process.
     pub pins: Option<PinOptions>,
+    /// What will be asked for first: the maps get room for twice as much at least.
+    pub wanted: Wanted,
 }
 
 impl Default for LoadOptions {
@@ -76,6 +80,7 @@ impl Default for LoadOptions {
             tier: None,
             ring_bytes: 4 << 20,
             pins: None,
+            wanted: Wanted::default(),
         }
     }
 }
@@ -161,18 +166,32 @@ pub(super) struct Loaded {
     pub(super) reattached: Vec<&'static str>,
 }
 
+/// The maps that get another size than the object says.
+fn sizes(options: &LoadOptions) -> Result<Vec<(&'static str, u32)>, LoadError> {
+    let object = Object::parse(OBJECT).map_err(|e| LoadError::Object(Box::new(e.into())))?;
+    let given = |map: &str| object.maps.get(map).map_or(u32::MAX, aya_obj::Map::max_entries);
+    let mut sizes: Vec<_> = options.wanted.rooms().into_iter().collect();
+    sizes.retain(|(map, entries)| *entries > given(map));
+    sizes.push(("EVENTS", options.ring_bytes));
+    Ok(sizes)
+}
+
 /// Opens what is pinned. What keeps it from being used is no reason not to watch.
-fn pins(options: &LoadOptions) -> (Option<Pins>, Option<PinError>) {
+fn pins(options: &LoadOptions, sizes: &[(&'static str, u32)]) -> (Option<Pins>, Option<PinError>) {
     let Some(wanted) = &options.pins else {
         return (None, None);
     };
     let tier = options.tier.map_or("auto", Tier::name);
+    let sized: String = sizes
+        .iter()
+        .map(|(map, entries)| format!("{map} {entries}\n"))
+        .collect();
     let settings = [
         tier.as_bytes(),
-        &options.ring_bytes.to_ne_bytes(),
+        sized.as_bytes(),
         &[options.bpf_log.map_or(0, |l| l as u8)],
     ];
-    match Pins::open(wanted, OBJECT, &settings, options.ring_bytes) {
+    match Pins::open(wanted, OBJECT, &settings, sizes) {
         Ok(pins) => (pins, None),
         Err(error) => (None, Some(error)),
     }
@@ -181,31 +200,34 @@ fn pins(options: &LoadOptions) -> (Option<Pins>, Option<PinError>) {
 /// Loads the object and every program that this kernel takes, and attaches them; or goes on with those that are attached.
 pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<Loaded, LoadError> {
     preconditions(facts)?;
-    let (mut pins, mut not_pinned) = pins(options);
-    let blob = fs::read(VMLINUX).map_err(|e| LoadError::NoBtf {
+    let sizes = sizes(options)?;
+    let (mut pins, mut not_pinned) = pins(options, &sizes);
+    let blob = Vmlinux::open().map_err(|e| LoadError::NoBtf {
         reason: e.to_string(),
     })?;
-    let (offsets, settings) = {
-        let types = btf::Btf::parse(&blob)?;
-        let settings = Settings {
-            spares: u32::from(facts.preemptible_tracepoints),
-            ..settings(&types)
-        };
-        (offsets(&types), settings)
-    };
-    raise_memlock();
-    // The loader reads the kernel's types by itself first; replaced, that copy is freed before the programs are loaded.
-    let mut loader = EbpfLoader::new();
-    let types =
-        Btf::parse(&blob, Endianness::default()).map_err(|e| LoadError::Object(Box::new(e.into())))?;
+    // Each takes some 15 ms, and the loader reads the types by itself first: replaced, that copy is freed before the
+    // programs are loaded.
+    let (mut loader, layout, types) = thread::scope(|scope| {
+        let types = scope.spawn(|| Btf::parse(&blob, Endianness::default()));
+        let layout = btf::Btf::parse(&blob).map(|types| (offsets(&types), settings(&types)));
+        let loader = EbpfLoader::new();
+        (loader, layout, types.join())
+    });
     drop(blob);
+    let (offsets, mut settings) = layout?;
+    settings.spares = u32::from(facts.preemptible_tracepoints);
+    let types = types.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let types = types.map_err(|e| LoadError::Object(Box::new(e.into())))?;
+    raise_memlock();
     let level = options.bpf_log.map_or(0, |l| l as u8);
     loader
         .btf(Some(&types))
         .override_global("OFFSETS", &offsets, true)
         .override_global("SETTINGS", &settings, true)
-        .override_global(aya_log::LEVEL, &level, false)
-        .map_max_entries("EVENTS", options.ring_bytes);
+        .override_global(aya_log::LEVEL, &level, false);
+    for (map, entries) in &sizes {
+        loader.map_max_entries(map, *entries);
+    }
     for (map, path) in pins.iter().flat_map(Pins::map_paths) {
         loader.map_pin_path(map, path);
     }
@@ -236,14 +258,31 @@ pub(super) fn load(options: &LoadOptions, facts: &Facts) -> Result<Loaded, LoadE
     })
 }
 
-/// The kernel's types take some 20 MB while they are looked at, which the allocator would keep.
-fn give_back_memory() {
+/// Gives what was freed back to the kernel, which the allocator would keep: the kernel's types take some 20 MB while they are
+/// looked at, and so does a long list of processes.
+pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointers, and may be called at any time from any thread.
     unsafe {
         libc::malloc_trim(0);
     }
 }
+
+/// The same, where it is worth the time.
+pub(crate) fn give_back_much_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: takes no pointers, and may be called at any time from any thread.
+        let free = unsafe { libc::mallinfo2() }.fordblks;
+        if free > MUCH {
+            give_back_memory();
+        }
+    }
+}
+
+/// Bytes that are free and kept.
+#[cfg(target_env = "gnu")]
+const MUCH: usize = 4 << 20;
 
 fn attach_all(
     attacher: &mut Attacher<'_>,

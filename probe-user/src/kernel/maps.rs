@@ -28,7 +28,10 @@ pub enum MapsError {
     Absent(&'static str),
     #[error("the kernel refused a change of the map {map}: {source}")]
     Refused { map: &'static str, source: MapError },
-    #[error("{wanted} entries are wanted in the map {map}, which has room for {room}")]
+    #[error(
+        "{wanted} entries are wanted in the map {map}, which was made with room for {room}: restart probe, the maps are made for \
+         what is declared at its start"
+    )]
     Full {
         map: &'static str,
         wanted: usize,
@@ -70,10 +73,27 @@ impl Wanted {
             .extend(path.file_name().map(|n| path_key(n.as_bytes())));
     }
 
+    /// Room that the maps need, where what the object gives them is not twice as much: a reload may declare more.
+    pub(super) fn rooms(&self) -> Rooms {
+        let sets = [
+            ("WANTED_EXE", self.exes.len()),
+            ("WANTED_UNIT", self.units.len()),
+            ("WANTED_PORT", self.ports.len()),
+            ("WANTED_NAME", self.names.len()),
+        ];
+        sets.map(|(map, wanted)| {
+            let entries = u32::try_from(wanted.saturating_mul(2)).unwrap_or(u32::MAX / 2);
+            (map, entries.next_power_of_two())
+        })
+    }
+
     fn unit_keys(&self) -> BTreeSet<UnitKey> {
         self.units.iter().map(|name| unit_key(name)).collect()
     }
 }
+
+/// Entries by map.
+pub(super) type Rooms = [(&'static str, u32); 4];
 
 /// The kernel side copies text with its NUL, so a name is cut to one byte less than the key.
 fn unit_key(name: &str) -> UnitKey {

@@ -90,7 +90,7 @@ impl Pins {
         options: &PinOptions,
         object: &[u8],
         settings: &[&[u8]],
-        ring_bytes: u32,
+        sizes: &[(&str, u32)],
     ) -> Result<Option<Self>, PinError> {
         let directory = match options.keep {
             true => Directory::make(&options.directory)?,
@@ -111,7 +111,7 @@ impl Pins {
             unpinned: BTreeMap::new(),
         };
         if pins.parent(MAPS).exists() {
-            match pins.check(object, ring_bytes) {
+            match pins.check(object, sizes) {
                 Ok(()) => pins.adopted = true,
                 Err(unfit) => {
                     pins.directory.remove(&pins.generation)?;
@@ -139,7 +139,9 @@ impl Pins {
     }
 
     /// aya uses what is pinned as if it were what the object says, and would read and write beyond it where it is not.
-    fn check(&self, object: &[u8], ring_bytes: u32) -> Result<(), PinError> {
+    ///
+    /// `sizes`: of maps that get another one than the object says.
+    fn check(&self, object: &[u8], sizes: &[(&str, u32)]) -> Result<(), PinError> {
         let object = Object::parse(object).map_err(|e| PinError::Map {
             map: "EVENTS",
             error: e.to_string(),
@@ -150,10 +152,12 @@ impl Pins {
                 return Err(fail("the eBPF object has no such map".to_owned()));
             };
             let found = MapInfo::from_pin(self.parent(MAPS).join(map)).map_err(|e| fail(e.to_string()))?;
-            let entries = match map {
+            let size = sizes.iter().find(|(of, _)| *of == map);
+            let entries = match size {
                 // As the loader rounds it.
-                "EVENTS" => ring_bytes.next_power_of_two().max(page_size()),
-                _ => expected.max_entries(),
+                Some((_, bytes)) if map == "EVENTS" => bytes.next_power_of_two().max(page_size()),
+                Some((_, entries)) => *entries,
+                None => expected.max_entries(),
             };
             let kind = found.map_type().map_err(|e| fail(e.to_string()))? as u32;
             for (what, found, expected) in [

@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
     mem::offset_of,
     os::{
@@ -24,8 +24,9 @@ use zerocopy::{FromBytes as _, Immutable, IntoBytes};
 use super::{
     btf::{Btf, BtfError},
     offsets::VMLINUX,
+    vmlinux::Vmlinux,
 };
-use crate::{clock::Nanos, event::ProcId};
+use crate::{clock::Nanos, event::ProcId, sources::process};
 
 /// Inodes that are compared in the kernel; a search for more has it show every socket.
 const COMPARED: usize = 256;
@@ -114,12 +115,43 @@ impl TaskFiles {
             .ok_or(TaskFilesError::References)
     }
 
+    /// Whether nobody but these, as process and descriptor, has the socket open: its file has as many references as they have
+    /// descriptors.
+    pub fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
+        let (Some((first, _)), Some(known)) = (holders.first(), descriptors(holders)) else {
+            return false;
+        };
+        let references = self.references(first.pid, inode);
+        tracing::debug!(?references, known, "the socket's file");
+        // A descriptor of a process that has ended meanwhile is one too many, and the other way round.
+        references.is_ok_and(|n| n == known)
+    }
+
     fn types(&mut self) -> Result<Types, TaskFilesError> {
         match self.types {
             Some(types) => Ok(types),
             None => Ok(*self.types.insert(Types::read()?)),
         }
     }
+}
+
+/// Descriptors that these are, each table of descriptors counted once: processes can share one. `None`: that can't be told.
+fn descriptors(holders: &[(ProcId, i32)]) -> Option<u64> {
+    let mut tables: Vec<(u32, BTreeSet<i32>)> = Vec::new();
+    for (process, fd) in holders {
+        let mut of = None;
+        for (i, (pid, _)) in tables.iter().enumerate() {
+            if *pid == process.pid || process::shares_descriptors(*pid, process.pid)? {
+                of = Some(i);
+                break;
+            }
+        }
+        match of {
+            Some(i) => _ = tables[i].1.insert(*fd),
+            None => tables.push((process.pid, [*fd].into())),
+        }
+    }
+    Some(tables.iter().map(|(_, fds)| fds.len() as u64).sum())
 }
 
 /// The kernel counts from one or from zero, and counts the iterator's own reference: a file whose references are known
@@ -168,7 +200,7 @@ fn entries(
 
 impl Types {
     fn read() -> Result<Self, TaskFilesError> {
-        let blob = fs::read(VMLINUX).map_err(TaskFilesError::Types)?;
+        let blob = Vmlinux::open().map_err(TaskFilesError::Types)?;
         let types = Btf::parse(&blob)?;
         let offset = |structure: &'static str, member: &'static str| {
             let found = types.member(structure, member);

@@ -86,7 +86,7 @@ pub(crate) fn view(service: &Service) -> View {
     };
     let mut views = Views::new(&config);
     if service.has_selector() {
-        views.guess(&config);
+        views.guess(&config, || process::all().unwrap_or_default());
     }
     views.service(0).clone()
 }

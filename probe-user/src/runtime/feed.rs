@@ -1,10 +1,16 @@
 //! Hands the engine its events, and does what it wants done.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
 use super::{Runtime, Sink, observed};
 use crate::{
     clock::{self, Nanos},
     engine::Effect,
-    event::{Event, SnapshotReason, TimeSource, What},
+    event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
+    kernel::give_back_much_memory,
     sources::{declared_paths::PidFile, process_state},
 };
 
@@ -13,6 +19,9 @@ const RESYNC_ROUNDS: usize = 8;
 /// Looks that are repeated at once because a holder's descriptor was gone. One that lives in a thread's own table never
 /// shows in `/proc/PID/fd`.
 const FOLLOW_ROUNDS: usize = 64;
+
+/// Two readings of the clocks differ by less.
+const WINK: Duration = Duration::from_millis(500);
 
 /// The engine's time when it is told this event.
 ///
@@ -60,7 +69,12 @@ impl Runtime {
                     return;
                 }
                 self.look_at_all(reason);
+                // The list of everything that runs was as long as that; after a loss there is no time for it.
+                self.listed = reason == SnapshotReason::Interval;
             } else {
+                if std::mem::take(&mut self.listed) {
+                    give_back_much_memory();
+                }
                 return;
             }
         }
@@ -73,7 +87,18 @@ impl Runtime {
         }
     }
 
+    /// Tells of a sleep before anything that happened since, a deadline above all.
     fn feed(&mut self, event: Event, sink: &mut Sink<'_>) {
+        let slept = clock::slept();
+        if slept > self.slept + WINK {
+            let slept_ns = u64::try_from((slept - self.slept).as_nanos()).unwrap_or(u64::MAX);
+            self.slept = slept;
+            self.feed_one(observed(What::Woke { slept_ns }), sink);
+        }
+        self.feed_one(event, sink);
+    }
+
+    fn feed_one(&mut self, event: Event, sink: &mut Sink<'_>) {
         let now = told_at(&event, self.engine.deadline(), clock::now());
         // To ask for the main process of each service costs more than most events, and these change none.
         self.mains_may_differ |= !matches!(event.what, What::Signal(_) | What::Heartbeat { .. });
@@ -85,8 +110,10 @@ impl Runtime {
             self.trace = None;
         }
         let began = clock::now();
+        let listed = listed(&event);
         let effects = self.engine.apply(event, now);
         self.timings.applied(clock::now().since(began));
+        let mut followed = BTreeSet::new();
         for effect in effects {
             match effect {
                 Effect::Show(_) | Effect::Find(_) | Effect::Lost { .. } => sink.hear(effect),
@@ -100,6 +127,7 @@ impl Runtime {
                     self.looks.insert(id);
                 }
                 Effect::Supervise(id, start) => {
+                    followed.insert(id);
                     if let Err(e) = self.kernel.supervise(id, start) {
                         tracing::warn!("process {} cannot be followed: {e}", id.pid);
                         self.queue.push_back(observed(What::Lost {
@@ -113,14 +141,29 @@ impl Runtime {
                         tracing::warn!("process {} goes on being followed: {e}", id.pid);
                     }
                 }
-                Effect::Resync(reason) => {
-                    // A snapshot that settles a loss settles everything else too.
-                    if self.resync != Some(SnapshotReason::Loss) {
-                        self.resync = Some(reason);
+                Effect::Resync(reason) => self.resync(reason),
+                Effect::Recheck(reason) => {
+                    if !self.observer.are_unchanged(&listed, &followed) {
+                        self.resync(reason);
                     }
                 }
             }
         }
+    }
+
+    fn resync(&mut self, reason: SnapshotReason) {
+        // A snapshot that settles a loss settles everything else too.
+        if self.resync != Some(SnapshotReason::Loss) {
+            self.resync = Some(reason);
+        }
+    }
+}
+
+/// The processes of a snapshot, with their executables.
+fn listed(event: &Event) -> BTreeMap<ProcId, Option<FileId>> {
+    match &event.what {
+        What::Snapshot(snapshot) => snapshot.processes.iter().map(|p| (p.id, p.exe_id)).collect(),
+        _ => BTreeMap::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     sources::{
         close_watch::CloseWatchError,
         declared_paths::{Declared, PidFile},
+        directory_watch::Mode,
         pid_file, process,
     },
 };
@@ -43,10 +44,13 @@ impl Runtime {
     /// Watches the paths of a service where they are now.
     pub(super) fn watch_paths(&mut self, i: usize) {
         let moved = self.paths.update(i, self.views.service(i));
+        if moved.gone.is_empty() && moved.new.is_empty() {
+            return;
+        }
         for place in &moved.gone {
-            self.directories.remove(place.clone());
             self.files.forget(place);
         }
+        self.directories.remove_all(moved.gone);
         self.directories.add_all(moved.new);
         self.follow_changers();
         self.log_unwatched();
@@ -81,7 +85,9 @@ impl Runtime {
     /// Where a directory refuses fanotify, trampolines tell who changed a path in it.
     pub(super) fn follow_changers(&mut self) {
         let mut paths = self.paths.all();
-        let needed = paths.any(|path| self.directories.is_without_actor(path));
+        // Almost everywhere no directory refuses it, and there may be ten thousand paths.
+        let needed = self.directories.mode() != Mode::Fanotify
+            && paths.any(|path| self.directories.is_without_actor(path));
         drop(paths);
         self.kernel.follow_changers(needed);
     }

@@ -55,10 +55,11 @@ impl Runtime {
         self.unwatched.clear();
         let now: BTreeSet<Rooted> = self.places().collect();
         for gone in before.difference(&now) {
-            self.directories.remove(gone.clone());
             self.files.forget(gone);
         }
+        self.directories.remove_all(before.difference(&now).cloned());
         self.directories.add_all(now.difference(&before).cloned());
+        self.follow_changers();
         let pid_files: Vec<PidFile> = self.paths.pid_files().map(|(file, _)| file.clone()).collect();
         for file in &pid_files {
             self.watch_pid_file(file);

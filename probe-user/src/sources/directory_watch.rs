@@ -138,8 +138,13 @@ impl DirectoryWatch {
         }
     }
 
-    pub fn remove(&mut self, path: impl Into<Rooted>) {
-        if self.paths.remove(&path.into()) {
+    /// No longer watches some of them.
+    pub fn remove_all(&mut self, paths: impl IntoIterator<Item = Rooted>) {
+        let mut gone = false;
+        for path in paths {
+            gone |= self.paths.remove(&path);
+        }
+        if gone {
             self.reconcile();
         }
     }

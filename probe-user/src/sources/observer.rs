@@ -34,22 +34,35 @@ use crate::{
     address::{Address, Site},
     clock,
     config::{Config, Netns},
-    event::{AddressState, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
+    event::{AddressState, FileId, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
     kernel::Iterators,
 };
 
 /// How often a look is repeated that something moved under.
 const ATTEMPTS: usize = 4;
+/// Addresses that one looks at again and again and has not declared: more are looked at anew each time.
+const SITES: usize = 256;
 /// Ancestors of a holder that are told with it.
 const ANCESTORS: usize = 2;
 
+/// A process as the kernel's iterator shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// What only `/proc` knows (path of the executable, arguments) may be absent.
+    pub process: Process,
+    /// File name of the executable, or as much of its beginning as [`path::NAME_BYTES`] hold. Empty: it is not known.
+    pub exe_name: Vec<u8>,
+    /// All its threads have begun to end.
+    pub ends: bool,
+}
+
 /// Lists all processes faster than a walk of `/proc`.
 pub trait ProcessLister {
-    /// Every live process. What only `/proc` knows (path of the executable, arguments) may be absent.
+    /// Every live process.
     ///
     /// # Errors
     /// When it can't be asked; `/proc` is walked then.
-    fn processes(&mut self) -> io::Result<Vec<Process>>;
+    fn processes(&mut self) -> io::Result<Vec<Task>>;
 }
 
 /// What the kernel's iterators offer.
@@ -60,20 +73,27 @@ impl HolderFinder for Iterators {
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
         Self::holders(self, inodes)
     }
+
+    fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
+        Self::has_no_other(self, inode, holders)
+    }
 }
 
 impl ProcessLister for Iterators {
-    fn processes(&mut self) -> io::Result<Vec<Process>> {
+    fn processes(&mut self) -> io::Result<Vec<Task>> {
         self.tasks()
     }
 }
+
+/// Sockets, with the inode numbers by which the kernel finds them.
+type Sockets = BTreeMap<SocketId, u64>;
 
 /// Looks at addresses, PID files and processes. Remembers per address which sockets it has seen there, and who held them.
 pub struct Observer {
     diag: Diag,
     tables: Option<Box<dyn KernelTables>>,
     /// Sockets seen alive for an address: they belong to it as long as they live, whatever becomes of the path.
-    seen: BTreeMap<Site, BTreeSet<SocketId>>,
+    seen: BTreeMap<Site, Sockets>,
     /// Socket files that a live socket of this network namespace was bound to, as they were then.
     here: BTreeMap<Site, Stamp>,
     holders: Holders,
@@ -138,10 +158,17 @@ impl Observer {
         self.settle(&[(site, view)], true).pop()
     }
 
-    /// Sockets that were seen at an address and have lost its path do not belong to it any more.
-    pub fn forget_addresses(&mut self) {
-        self.seen.clear();
-        self.here.clear();
+    /// Sockets that were seen at this address and have lost its path do not belong to it any more.
+    pub fn forget_unless_unchanged(&mut self, site: &Site, view: &View) {
+        let now = site.address.path().map(|path| view.find(path).1);
+        if now.is_none() || self.here.get(site) != now.as_ref() {
+            self.seen.remove(site);
+            self.here.remove(site);
+        }
+        if self.seen.len() > SITES {
+            self.seen.clear();
+            self.here.clear();
+        }
     }
 
     /// How several declared addresses are now, as one service means them; in their order.
@@ -177,7 +204,7 @@ impl Observer {
                 .flat_map(|s| &s.holders)
                 .map(|h| h.process),
         );
-        let processes = selected::processes(config, &roots, self.tables.as_deref_mut());
+        let processes = selected::processes(config, &roots, self.tables.as_deref_mut(), true);
         Snapshot {
             began,
             reason,
@@ -185,6 +212,36 @@ impl Observer {
             addresses,
             pid_files,
         }
+    }
+
+    /// The processes that the declarations select, and all their descendants; not those that begin at this moment.
+    pub fn selected(&mut self, config: &Config) -> Vec<Process> {
+        selected::processes(config, &BTreeSet::new(), self.tables.as_deref_mut(), false)
+    }
+
+    /// Whether `followed`, of the processes that were `listed` with their executables, have neither ended nor run another
+    /// program nor made a child since then. `false` where the kernel's iterators can't tell.
+    pub fn are_unchanged(
+        &mut self,
+        listed: &BTreeMap<ProcId, Option<FileId>>,
+        followed: &BTreeSet<ProcId>,
+    ) -> bool {
+        let Some(Ok(tasks)) = self.tables.as_deref_mut().map(ProcessLister::processes) else {
+            return false;
+        };
+        let mut unchanged = 0;
+        for Task { process, ends, .. } in &tasks {
+            let known = listed.get(&process.id);
+            if followed.contains(&process.id) {
+                if *ends || known != Some(&process.exe_id) {
+                    return false;
+                }
+                unchanged += 1;
+            } else if known.is_none() && process.parent.is_some_and(|parent| followed.contains(&parent)) {
+                return false;
+            }
+        }
+        unchanged == followed.len()
     }
 
     /// Every listener of this network namespace, with those who hold it and their ancestors.
@@ -297,10 +354,10 @@ impl Observer {
                 });
             }
             if state.error.is_none() {
-                let ids: BTreeSet<_> = state.sockets.iter().map(|s| s.id).collect();
-                match ids.is_empty() {
+                let sockets: Sockets = state.sockets.iter().map(|s| (s.id, s.inode)).collect();
+                match sockets.is_empty() {
                     true => self.seen.remove(*site),
-                    false => self.seen.insert((*site).clone(), ids),
+                    false => self.seen.insert((*site).clone(), sockets),
                 };
             }
             state.processes = with_ancestors(&state.sockets, &mut known);

@@ -24,6 +24,8 @@ use crate::{
     event::{FileId, PathState},
 };
 
+/// Bytes of a file's name that the kernel's side tells, at most.
+pub const NAME_BYTES: usize = probe_abi::NAME_LEN - 1;
 /// Mounts remembered; a host with more forgets all and reads anew.
 const CACHE: usize = 4096;
 /// Most bytes of a mount table that are read.

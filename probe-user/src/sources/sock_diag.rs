@@ -192,6 +192,35 @@ impl Diag {
         self.unix_in_states(1 << ESTABLISHED, "connected UNIX sockets")
     }
 
+    /// The one socket of this inode number and identity. `None`: it is gone. A bound socket is found at once, however many
+    /// connections there are; the kernel looks through all of them where it is not there.
+    ///
+    /// # Errors
+    /// As for [`Self::unix`].
+    pub fn unix_exact(&mut self, id: SocketId, inode: u64) -> Result<Option<UnixSocket>, DiagError> {
+        let Ok(inode) = u32::try_from(inode) else {
+            return Ok(None);
+        };
+        let request = wire::UnixRequest::exact(inode, id.0);
+        let mut found = Vec::new();
+        match self.ask(
+            "a UNIX socket",
+            wire::ONE,
+            request.as_bytes(),
+            &mut found,
+            unix_socket,
+        ) {
+            Ok(()) => Ok(found.pop()),
+            // Another one has its number.
+            Err(DiagError::Refused { source, .. })
+                if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) =>
+            {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     fn unix_in_states(&mut self, states: u32, what: &'static str) -> Result<Vec<UnixSocket>, DiagError> {
         let request = wire::UnixRequest::new(states);
         let mut found = Vec::new();
@@ -282,9 +311,20 @@ impl Diag {
         found: &mut Vec<T>,
         parse: impl Fn(&[u8]) -> Result<Option<T>, &'static str>,
     ) -> Result<(), DiagError> {
+        self.ask(what, wire::ALL, request, found, parse)
+    }
+
+    fn ask<T>(
+        &mut self,
+        what: &'static str,
+        flags: u16,
+        request: &[u8],
+        found: &mut Vec<T>,
+        parse: impl Fn(&[u8]) -> Result<Option<T>, &'static str>,
+    ) -> Result<(), DiagError> {
         for _ in 0..ATTEMPTS {
             found.clear();
-            match self.dump_once(what, request, found, &parse) {
+            match self.ask_once(what, flags, request, found, &parse) {
                 Ok(Ended::Whole) => return Ok(()),
                 Ok(Ended::Again) => self.open_again()?,
                 Err(e) => {
@@ -296,15 +336,16 @@ impl Diag {
         Err(DiagError::Interrupted { what })
     }
 
-    fn dump_once<T>(
+    fn ask_once<T>(
         &mut self,
         what: &'static str,
+        flags: u16,
         request: &[u8],
         found: &mut Vec<T>,
         parse: impl Fn(&[u8]) -> Result<Option<T>, &'static str>,
     ) -> Result<Ended, DiagError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let message = wire::message(self.sequence, request);
+        let message = wire::message(self.sequence, flags, request);
         send(self.socket.as_raw_fd(), &message, MsgFlags::empty()).map_err(|e| DiagError::Send {
             what,
             source: e.into(),
@@ -363,6 +404,10 @@ fn take<T>(
                 found.extend(socket);
                 if found.len() > MAX_SOCKETS {
                     return Err(DiagError::TooMany { what });
+                }
+                // The answer about one socket is nothing but that.
+                if message.header.flags.get() & libc::NLM_F_MULTI as u16 == 0 {
+                    return Ok(Some(Ended::Whole));
                 }
             }
             _ => {}

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, path::Path};
 use super::{
     namespace::{self, NetNamespace},
     path::{self, Stamp},
-    pid_file, pid_namespace, process,
+    pid_file, pid_namespace,
     root::{Root, Rooted},
 };
 use crate::{
     address::Site,
     config::{Config, Netns, Service},
-    engine::membership,
+    engine::selectors::Selectors,
     event::{PathState, ProcId, Process},
 };
 
@@ -134,22 +134,25 @@ impl Views {
 
     /// Who will be the main processes, before anybody has joined a service: the PID file's, or the oldest process that
     /// the declaration selects. Without it the first look would mean the host's names.
-    pub fn guess(&mut self, config: &Config) {
+    ///
+    /// `processes`: all, or those that the declarations select; not asked for where no declaration selects any.
+    pub fn guess(&mut self, config: &Config, processes: impl FnOnce() -> Vec<Process>) {
         let selects = |s: &Service| s.has_selector() || s.pid_file.is_some();
         if !config.services.iter().any(selects) {
             return;
         }
-        let all = process::all().unwrap_or_default();
-        for (view, service) in self.views.iter_mut().zip(&config.services) {
-            let exe = service
-                .exe
-                .as_deref()
-                .and_then(|e| path::file_id(e.as_ref()).ok());
-            let selected: BTreeMap<ProcId, &Process> = all
-                .iter()
-                .filter(|p| membership::selects(service, exe, p))
-                .map(|p| (p.id, p))
-                .collect();
+        let all = processes();
+        let selectors = Selectors::new(&config.services, |path| path::file_id(path.as_ref()).ok());
+        let mut by_service: BTreeMap<usize, BTreeMap<ProcId, &Process>> = BTreeMap::new();
+        for process in &all {
+            for i in selectors.selecting(&config.services, process) {
+                by_service.entry(i).or_default().insert(process.id, process);
+            }
+        }
+        for (i, selected) in by_service {
+            let (Some(view), Some(service)) = (self.views.get_mut(i), config.services.get(i)) else {
+                continue;
+            };
             let is_root = |p: &&&Process| p.parent.is_none_or(|parent| !selected.contains_key(&parent));
             let oldest = selected.values().filter(is_root).min_by_key(|p| (p.start, p.id));
             let Some(id) = oldest.map(|p| p.id) else { continue };

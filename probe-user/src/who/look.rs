@@ -15,11 +15,11 @@ use crate::{
     address::{Address, Site},
     clock::{self, Nanos},
     config::Netns,
-    event::{AddressState, Holder, PathState, ProcId, Process, Socket},
+    event::{AddressState, PathState, ProcId, Socket},
     kernel::TaskFiles,
     sources::{
-        observer::{HolderFinder, KernelTables, Observer, ProcessLister},
-        path, process,
+        observer::{HolderFinder, KernelTables, Observer, ProcessLister, Task},
+        path,
         sock_diag::{Diag, DiagError},
         view::View,
     },
@@ -74,6 +74,7 @@ impl Looker {
         };
         let (at, wall_offset_ns) = (clock::now(), clock::wall_offset());
         let site = Site::from(meant.clone());
+        self.observer.forget_unless_unchanged(&site, &view);
         self.take_asked();
         let mut state = self.observer.site(&site, &view);
         let mut asked = self.take_asked();
@@ -86,7 +87,6 @@ impl Looker {
                 asked = self.take_asked();
             }
         }
-        self.observer.forget_addresses();
         state.address = address.clone();
         let made = match (&state.path, meant.path()) {
             (Some(PathState::Socket(_)), Some(path)) => made(path, wall_offset_ns),
@@ -139,37 +139,10 @@ impl std::fmt::Debug for Looker {
     }
 }
 
-/// Whether nobody but the known holders has the socket open: its file has as many references as they have descriptors.
+/// Whether nobody but the known holders has the socket open.
 fn all_holders(files: &mut TaskFiles, socket: &Socket) -> bool {
-    let Some(first) = socket.holders.first() else {
-        return false;
-    };
-    let Some(known) = descriptors(&socket.holders) else {
-        return false;
-    };
-    let references = files.references(first.process.pid, socket.inode);
-    tracing::debug!(?references, known, "the socket's file");
-    // A descriptor of a process that has ended meanwhile is one too many, and the other way round.
-    references.is_ok_and(|n| n == known)
-}
-
-/// Descriptors that these are, each table of descriptors counted once: processes can share one. `None`: that can't be told.
-fn descriptors(holders: &[Holder]) -> Option<u64> {
-    let mut tables: Vec<(u32, BTreeSet<i32>)> = Vec::new();
-    for holder in holders {
-        let mut of = None;
-        for (i, (pid, _)) in tables.iter().enumerate() {
-            if *pid == holder.process.pid || process::shares_descriptors(*pid, holder.process.pid)? {
-                of = Some(i);
-                break;
-            }
-        }
-        match of {
-            Some(i) => _ = tables[i].1.insert(holder.fd),
-            None => tables.push((holder.process.pid, [holder.fd].into())),
-        }
-    }
-    Some(tables.iter().map(|(_, fds)| fds.len() as u64).sum())
+    let holders: Vec<_> = socket.holders.iter().map(|h| (h.process, h.fd)).collect();
+    files.has_no_other(socket.inode, &holders)
 }
 
 /// A socket file that no socket of this network namespace explains.
@@ -271,7 +244,7 @@ impl HolderFinder for Searching {
 }
 
 impl ProcessLister for Searching {
-    fn processes(&mut self) -> io::Result<Vec<Process>> {
+    fn processes(&mut self) -> io::Result<Vec<Task>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -216,7 +216,9 @@ impl Fleet {
                         masks: None,
                         locks: Vec::new(),
                     }),
-                    Effect::Resync(reason) => What::Snapshot(self.look_at_all(reason)),
+                    Effect::Resync(reason) | Effect::Recheck(reason) => {
+                        What::Snapshot(self.look_at_all(reason))
+                    }
                     Effect::Find(f) => {
                         match f.state {
                             FindingState::Opened => {

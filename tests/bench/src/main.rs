@@ -6,6 +6,7 @@
 mod baseline;
 mod bpf;
 
+mod limits;
 mod load;
 mod machine;
 mod measure;

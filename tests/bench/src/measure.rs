@@ -52,10 +52,15 @@ fn samples(count: usize) -> usize {
     }
 }
 
+/// All rows, in the order of the table.
+pub(crate) fn row_names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(|m| m.rows.iter().map(|r| r.0))
+}
+
 /// Measures what is named, or everything. A measure that fails leaves why in its rows.
 pub(crate) fn all(names: &[String], short: bool) -> anyhow::Result<Vec<Row>> {
     SHORT.store(short, Ordering::Relaxed);
-    let known: Vec<&str> = ALL.iter().flat_map(|m| m.rows.iter().map(|r| r.0)).collect();
+    let known: Vec<&str> = row_names().collect();
     for name in names {
         ensure!(
             known.contains(&name.as_str()),
@@ -116,7 +121,11 @@ fn declare_daemons_in(place: &Path, exe: &Path, count: usize) -> String {
             of("sock")
         ));
         if count <= 1_000 {
-            config.push_str(&format!("exe = {exe:?}\npid_file = \"{}\"\n", of("pid")));
+            config.push_str(&format!("pid_file = \"{}\"\n", of("pid")));
+        }
+        // Hundreds of services do not share one executable: each process would be asked about for each of them.
+        if count <= 100 {
+            config.push_str(&format!("exe = {exe:?}\n"));
         }
     }
     config

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    plot,
+    limits, plot,
     row::{Better, Row, Run, times},
 };
 
@@ -30,8 +30,11 @@ pub(crate) fn print(run: &Run) {
             );
         }
         for target in &row.targets {
-            let sign = if target.met { "met   " } else { "missed" };
-            println!("  {sign} {}: {} (aim {})", target.what, target.got, target.wanted);
+            let sign = target.sign();
+            println!(
+                "  {sign:<6} {}: {} (aim {})",
+                target.what, target.got, target.wanted
+            );
         }
         for line in row.floors.iter().chain(&row.skipped) {
             println!("  {line}");
@@ -76,7 +79,10 @@ fn page(run: &Run, out: &mut String) -> fmt::Result {
     )?;
     for row in &run.rows {
         for t in &row.targets {
-            let sign = if t.met { "met" } else { "**missed**" };
+            let sign = match t.met {
+                Some(true) => t.sign().to_owned(),
+                _ => format!("**{}**", t.sign()),
+            };
             writeln!(
                 out,
                 "| {} | {} | {} | {} | {sign} |",
@@ -132,6 +138,9 @@ fn section(row: &Row, out: &mut String) -> fmt::Result {
     }
     for line in &row.floors {
         writeln!(out, "- {line}")?;
+    }
+    if let Some(limits) = limits::of(&row.name) {
+        writeln!(out, "\nWhat limits it: {limits}")?;
     }
     for line in &row.skipped {
         writeln!(out, "\nSkipped: {line}.")?;

@@ -78,7 +78,18 @@ pub(crate) struct Target {
     pub(crate) what: String,
     pub(crate) wanted: String,
     pub(crate) got: String,
-    pub(crate) met: bool,
+    /// `None`: the noise of this run is greater than what was to be told apart.
+    pub(crate) met: Option<bool>,
+}
+
+impl Target {
+    pub(crate) fn sign(&self) -> &'static str {
+        match self.met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "noise",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -157,6 +168,10 @@ impl Row {
     }
 
     pub(crate) fn aim(&mut self, what: &str, wanted: &str, got: &str, met: bool) {
+        self.aim_or_noise(what, wanted, got, Some(met));
+    }
+
+    pub(crate) fn aim_or_noise(&mut self, what: &str, wanted: &str, got: &str, met: Option<bool>) {
         self.targets.push(Target {
             what: what.to_owned(),
             wanted: wanted.to_owned(),

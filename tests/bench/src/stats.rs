@@ -74,6 +74,17 @@ impl Span {
             high: ratios.quantile(0.75),
         }
     }
+
+    /// Whether it is at most `limit`; `None` where the quartiles lie on both sides of it and too far apart to tell.
+    pub(crate) fn is_at_most(&self, limit: f64) -> Option<bool> {
+        /// Of what is compared.
+        const NARROW: f64 = 0.05;
+        match () {
+            () if self.high <= limit => Some(true),
+            () if self.low > limit => Some(false),
+            () => (self.high - self.low <= NARROW).then_some(self.value <= limit),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +98,16 @@ mod tests {
         assert_eq!(samples.p99(), 99.0);
         assert_eq!(samples.quantile(1.0), 100.0);
         assert!(Samples::default().median().is_nan());
+    }
+
+    #[test]
+    fn noise_is_no_success() {
+        let span = |low, value, high| Span { low, value, high };
+        assert_eq!(span(0.98, 0.99, 1.0).is_at_most(1.01), Some(true));
+        assert_eq!(span(1.02, 1.1, 1.5).is_at_most(1.01), Some(false));
+        assert_eq!(span(0.99, 1.0, 1.02).is_at_most(1.01), Some(true));
+        assert_eq!(span(0.99, 1.015, 1.03).is_at_most(1.01), Some(false));
+        assert_eq!(span(0.4, 1.0, 3.0).is_at_most(1.01), None);
     }
 
     #[test]

@@ -86,13 +86,7 @@ impl Daemon {
             }
             ["chroot", dir] => lifecycle::chroot(dir.as_ref()).and(nothing),
             ["fork"] => fork(1),
-            ["fork-bound"] => match lifecycle::fork_here()? {
-                Some(child) => Ok(child.to_string()),
-                None => {
-                    lifecycle::die_with_parent(Signal::SIGTERM)?;
-                    lifecycle::idle()
-                }
-            },
+            ["fork-bound"] => lifecycle::fork_bound(Signal::SIGTERM).map(|pid| pid.to_string()),
             ["fork", n] => fork(n.parse().context("number of children")?),
             ["fork-away"] => lifecycle::fork_away(&mut self.sockets).map(|pid| pid.to_string()),
             ["main-exit"] => {

@@ -104,6 +104,25 @@ pub(super) fn fork_away(sockets: &mut Sockets) -> Result<Pid> {
     }
 }
 
+/// A child that gets this signal when we die: it has asked for it when this returns.
+pub(super) fn fork_bound(signal: Signal) -> Result<Pid> {
+    let (from, to) = nix::unistd::pipe()?;
+    match fork_here()? {
+        Some(child) => {
+            drop(to);
+            fs::File::from(from)
+                .read_exact(&mut [0])
+                .context("the child has ended")?;
+            Ok(child)
+        }
+        None => {
+            die_with_parent(signal)?;
+            fs::File::from(to).write_all(&[1])?;
+            idle()
+        }
+    }
+}
+
 /// The process lives on in another thread.
 pub(super) fn end_first_thread() -> ! {
     std::thread::spawn(|| idle());

@@ -16,7 +16,7 @@ use probe_user::{
     event::Event,
     kernel::{Kernel, LoadOptions, LogLevel},
     report::{Reporter, Watching as WatchingLine},
-    runtime::{Poller, Ready, Runtime, exe_ids},
+    runtime::{Poller, Ready, Runtime, exe_ids, wanted},
     sources::observer::{KernelTables, Observer},
     trace,
 };
@@ -33,6 +33,10 @@ pub(super) fn run(args: &Watch) -> anyhow::Result<()> {
     let mut kernel = Kernel::load(&LoadOptions {
         bpf_log: args.bpf_log.map(log_level),
         tier: args.tier.wanted(),
+        wanted: declared
+            .as_ref()
+            .map(|c| wanted(c, &exe_ids(c)))
+            .unwrap_or_default(),
         ..LoadOptions::default()
     })?;
     let tables = kernel.iterators().map(|i| Box::new(i) as Box<dyn KernelTables>);

@@ -24,7 +24,7 @@ pub(super) fn judge(view: &View<'_>, verdict: &mut Verdict) {
     let Some(last) = service.beat.map(|(at, _)| at).into_iter().chain(began).max() else {
         return;
     };
-    let stale_at = last + heartbeat.stale_after;
+    let stale_at = view.engine.sleeps.awake(last, heartbeat.stale_after);
     if view.now < stale_at {
         verdict.again_at(stale_at);
         return;

@@ -120,6 +120,38 @@ fn a_new_master_that_the_pid_file_names_is_not_stopped_with_the_old_one() {
     );
 }
 
+/// An upgrade whose PID file is only read once the old one has ended: who goes on is told all the same, once.
+#[test]
+fn a_handover_that_is_read_late_is_told() {
+    let mut w = World::new(service());
+    w.start(50);
+    w.fork(50, 51);
+    w.pass(ms(100));
+    let (written, process) = (w.now, w.processes.get(&51).cloned());
+    let (new, old) = (w.processes[&51].id, w.processes[&50].id);
+    for s in &mut w.sockets {
+        assert!(s.holders.iter().any(|h| h.process == old));
+        s.holders.push(Holder { process: new, fd: 3 });
+    }
+    w.pass(ms(10));
+    w.signal(50, Signal::QUIT, 99, Disposition::Caught);
+    w.exit(50, ExitStatus::Code(0));
+    assert_eq!(w.count(EventKind::Handover), 0);
+    let state = crate::event::PidFileState {
+        path: super::world::PID_FILE.into(),
+        of: None,
+        local: None,
+        content: crate::event::PidFileContent::Pid(51),
+        modified: written,
+        process,
+    };
+    w.tell(What::PidFile(state.clone()));
+    assert_eq!(w.count(EventKind::Handover), 1);
+    w.tell(What::PidFile(state));
+    w.snapshot(SnapshotReason::Interval);
+    assert_eq!(w.count(EventKind::Handover), 1);
+}
+
 /// What only the old one answers is not the new one's.
 #[test]
 fn a_predecessor_that_is_draining_makes_nobody_ready() {

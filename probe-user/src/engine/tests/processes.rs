@@ -306,6 +306,27 @@ fn a_heartbeat_that_stops_says_what_the_process_does() {
 }
 
 #[test]
+fn a_machine_that_slept_is_given_the_time_for_a_beat() {
+    let mut w = World::new(with_heartbeat());
+    w.start(50);
+    w.findings.clear();
+    beat(&mut w);
+    w.pass(ms(20_000));
+    // Asleep for longer than a beat may be late; no timer runs.
+    w.now = w.now + ms(60_000);
+    w.tell(What::Woke {
+        slept_ns: 60_000_000_000,
+    });
+    w.tell(What::Timer);
+    w.expect_nothing();
+    // 30 s awake in all.
+    w.pass(ms(9_000));
+    w.expect_nothing();
+    w.pass(ms(2_000));
+    assert_eq!(w.open(), [Kind::StaleHeartbeat]);
+}
+
+#[test]
 fn a_peer_that_does_not_answer_is_the_networks_fault() {
     use crate::{
         engine::finding::Severity,

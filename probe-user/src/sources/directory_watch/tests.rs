@@ -63,7 +63,7 @@ fn the_actor_is_named_although_it_is_gone() {
         let pid = gone(|| fs::write(at("unrelated"), "").unwrap());
         assert!(pid > 0 && drained(&mut watch).is_empty());
 
-        watch.remove(&s);
+        watch.remove_all([Rooted::from(&s)]);
         fs::remove_file(&s).unwrap();
         assert_eq!(drained(&mut watch), []);
         assert!(watch.marks.is_empty());
@@ -165,7 +165,7 @@ fn one_directory_by_two_names_and_two_paths_in_one() {
             })
             .collect();
         assert_eq!(seen, [Rooted::host(&link), Rooted::host(&real)]);
-        watch.remove(&link);
+        watch.remove_all([Rooted::from(&link)]);
         fs::remove_file(&real).unwrap();
         assert_eq!(drained(&mut watch).len(), 1);
     }

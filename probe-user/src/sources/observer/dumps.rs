@@ -1,11 +1,13 @@
 //! Which live sockets belong to an address.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::OsString,
     net::IpAddr,
     path::Path,
 };
 
+use super::Sockets;
 use crate::{
     address::{Address, Inet, Site},
     event::{FileId, PathState, Socket, SocketId, SocketState},
@@ -20,7 +22,7 @@ use crate::{
 /// What the kernel listed, of the families that were asked for. An error stands for every address of its family.
 #[derive(Default)]
 pub(super) struct Dumps {
-    unix: Option<Result<Vec<UnixSocket>, String>>,
+    unix: Option<Result<UnixDump, String>>,
     tcp: Option<Result<Vec<InetSocket>, String>>,
     udp: Option<Result<Vec<InetSocket>, String>>,
     /// TCP sockets that are bound and do not listen, where they were asked for.
@@ -29,6 +31,76 @@ pub(super) struct Dumps {
     elsewhere: BTreeSet<SocketId>,
     /// The oldest waiting connection of TCP listeners that have any, by the listener.
     waiting: BTreeMap<SocketId, u64>,
+}
+
+/// UNIX sockets, found by what a site may know of them: there may be ten thousand of both.
+#[derive(Default)]
+struct UnixDump {
+    sockets: Vec<UnixSocket>,
+    by_id: HashMap<SocketId, usize>,
+    by_file: HashMap<FileId, Vec<usize>>,
+    /// The last component of a path.
+    by_name: HashMap<OsString, Vec<usize>>,
+    by_abstract_name: HashMap<String, Vec<usize>>,
+}
+
+impl UnixDump {
+    fn of(sockets: Vec<UnixSocket>) -> Self {
+        let mut dump = Self::default();
+        dump.extend(sockets);
+        dump
+    }
+
+    fn extend(&mut self, sockets: Vec<UnixSocket>) {
+        for socket in sockets {
+            let at = self.sockets.len();
+            self.by_id.insert(socket.id, at);
+            if let Some(file) = socket.file {
+                self.by_file.entry(file).or_default().push(at);
+            }
+            match &socket.name {
+                UnixName::Path(path) => {
+                    let name = path.file_name().unwrap_or_default().to_owned();
+                    self.by_name.entry(name).or_default().push(at);
+                }
+                UnixName::Abstract(name) => self.by_abstract_name.entry(name.clone()).or_default().push(at),
+            }
+            self.sockets.push(socket);
+        }
+    }
+
+    fn has(&self, id: SocketId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// Those that may belong to a site, in the order of the list.
+    fn candidates(
+        &self,
+        address: &Address,
+        path: Option<&PathState>,
+        seen: Option<&Sockets>,
+    ) -> Vec<&UnixSocket> {
+        let by_name = match address {
+            Address::Unix(want) => self.by_name.get(want.file_name().unwrap_or_default()),
+            Address::Abstract(want) => self.by_abstract_name.get(want),
+            Address::Tcp(_) | Address::Udp(_) => None,
+        };
+        let by_file = match path {
+            Some(PathState::Socket(file)) => self.by_file.get(file),
+            _ => None,
+        };
+        let by_memory = seen
+            .into_iter()
+            .flat_map(|seen| seen.keys().filter_map(|id| self.by_id.get(id)));
+        let places: BTreeSet<usize> = by_name
+            .into_iter()
+            .chain(by_file)
+            .flatten()
+            .chain(by_memory)
+            .copied()
+            .collect();
+        places.into_iter().filter_map(|at| self.sockets.get(at)).collect()
+    }
 }
 
 /// A site that is looked at.
@@ -50,14 +122,17 @@ impl Dumps {
     pub(super) fn read(
         diag: &mut Diag,
         sites: &[&Asked<'_>],
-        seen: &BTreeMap<Site, BTreeSet<SocketId>>,
+        seen: &BTreeMap<Site, Sockets>,
         here: &BTreeMap<Site, Stamp>,
         with_bound: bool,
     ) -> Self {
         let any = |f: fn(&Address) -> bool| sites.iter().any(|a| f(&a.site.address));
         let mut dumps = Self::default();
-        if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
-            let unix = diag.unix().and_then(|mut sockets| {
+        if let Some(known) = known_unix(diag, sites, seen, here) {
+            dumps.unix = Some(Ok(UnixDump::of(known)));
+        } else if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
+            let unix = diag.unix().and_then(|sockets| {
+                let mut sockets = UnixDump::of(sockets);
                 if sites
                     .iter()
                     .any(|a| is_unexplained(a, seen.get(a.site), &sockets))
@@ -109,7 +184,7 @@ impl Dumps {
         &self,
         asked: &Asked<'_>,
         found: Option<&(Rooted, Stamp)>,
-        seen: Option<&BTreeSet<SocketId>>,
+        seen: Option<&Sockets>,
     ) -> Result<Vec<Match>, String> {
         let dumped = |dump: &Option<Result<Vec<InetSocket>, String>>, want: &Inet| {
             let sockets = dump
@@ -144,13 +219,51 @@ impl Dumps {
                     .ok_or("it was not asked for")?
                     .as_ref()
                     .map_err(Clone::clone)?;
+                let address = &asked.site.address;
+                let path = found.map(|(_, stamp)| &stamp.state);
                 Ok(sockets
-                    .iter()
-                    .filter_map(|s| unix_match(s, &asked.site.address, found, seen))
+                    .candidates(address, path, seen)
+                    .into_iter()
+                    .filter_map(|s| unix_match(s, address, found, seen))
                     .collect())
             }
         }
     }
+}
+
+/// Sites of which each known socket is asked for by itself; more are told by one dump.
+const ASKED_ALONE: usize = 4;
+
+/// The sockets of all UNIX sites, where those that were seen before are all that there can be: a socket file has one socket
+/// for as long as it is there unchanged, and its name no other. `None`: a dump has to tell.
+fn known_unix(
+    diag: &mut Diag,
+    sites: &[&Asked<'_>],
+    seen: &BTreeMap<Site, Sockets>,
+    here: &BTreeMap<Site, Stamp>,
+) -> Option<Vec<UnixSocket>> {
+    let unix = || {
+        sites
+            .iter()
+            .filter(|a| matches!(a.site.address, Address::Unix(_) | Address::Abstract(_)))
+    };
+    if unix().count() > ASKED_ALONE {
+        return None;
+    }
+    let mut wanted = Sockets::new();
+    for asked in unix() {
+        let (_, stamp) = asked.before.as_ref()?;
+        let sockets = seen.get(asked.site).filter(|s| s.len() <= ASKED_ALONE)?;
+        if here.get(asked.site) != Some(stamp) {
+            return None;
+        }
+        wanted.extend(sockets);
+    }
+    let mut found = Vec::with_capacity(wanted.len());
+    for (id, inode) in wanted {
+        found.extend(diag.unix_exact(id, inode).ok()?);
+    }
+    Some(found)
 }
 
 /// Asked only of listeners that have a queue. What can't be read is left out: then no stall is told.
@@ -226,15 +339,13 @@ fn bound(diag: &mut Diag, ports: &BTreeSet<u16>) -> Vec<InetSocket> {
 }
 
 /// Whether something is missing that a connected datagram socket would explain.
-fn is_unexplained(asked: &Asked<'_>, seen: Option<&BTreeSet<SocketId>>, sockets: &[UnixSocket]) -> bool {
-    if !seen.is_none_or(|ids| ids.iter().all(|id| sockets.iter().any(|s| s.id == *id))) {
+fn is_unexplained(asked: &Asked<'_>, seen: Option<&Sockets>, sockets: &UnixDump) -> bool {
+    if !seen.is_none_or(|ids| ids.keys().all(|id| sockets.has(*id))) {
         return true;
     }
     match (&asked.site.address, asked.before.as_ref().map(|(_, s)| &s.state)) {
-        (Address::Unix(_), Some(PathState::Socket(file))) => !sockets.iter().any(|s| s.file == Some(*file)),
-        (Address::Abstract(name), _) => !sockets
-            .iter()
-            .any(|s| matches!(&s.name, UnixName::Abstract(n) if n == name)),
+        (Address::Unix(_), Some(PathState::Socket(file))) => !sockets.by_file.contains_key(file),
+        (Address::Abstract(name), _) => !sockets.by_abstract_name.contains_key(name),
         _ => false,
     }
 }
@@ -243,7 +354,7 @@ fn unix_match(
     socket: &UnixSocket,
     address: &Address,
     found: Option<&(Rooted, Stamp)>,
-    seen: Option<&BTreeSet<SocketId>>,
+    seen: Option<&Sockets>,
 ) -> Option<Match> {
     let path = found.map(|(_, stamp)| &stamp.state);
     let by_name = match (&socket.name, address) {
@@ -254,7 +365,7 @@ fn unix_match(
         _ => false,
     };
     let by_file = matches!(path, Some(PathState::Socket(file)) if socket.file == Some(*file));
-    let by_memory = seen.is_some_and(|ids| ids.contains(&socket.id));
+    let by_memory = seen.is_some_and(|ids| ids.contains_key(&socket.id));
     let is_path = address.path().is_some();
     (by_name || by_file || by_memory).then(|| Match {
         socket: unix_socket(socket),

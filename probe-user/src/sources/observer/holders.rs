@@ -26,6 +26,11 @@ pub trait HolderFinder {
     /// # Errors
     /// When it can't be asked; `/proc` is walked then.
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>>;
+
+    /// Whether it is certain that nobody but these holds a socket.
+    fn has_no_other(&mut self, _inode: u64, _holders: &[(ProcId, i32)]) -> bool {
+        false
+    }
 }
 
 type Found = BTreeMap<u64, BTreeSet<(ProcId, i32)>>;
@@ -57,16 +62,17 @@ impl Answer {
 }
 
 impl Holders {
-    /// `thorough`: searches everything although each socket has a holder that is known still to hold it.
+    /// `thorough`: searches everything although each socket has a holder that is known still to hold it, unless nobody else can.
     pub(super) fn find(
         &mut self,
         wanted: &BTreeSet<u64>,
         thorough: bool,
-        tables: Option<&mut (dyn KernelTables + 'static)>,
+        mut tables: Option<&mut (dyn KernelTables + 'static)>,
     ) -> Answer {
         let mut found = self.verified(wanted);
         let mut complete = true;
-        if thorough || missing(wanted, &found).next().is_some() {
+        let is_missing = missing(wanted, &found).next().is_some();
+        if is_missing || thorough && !are_all(wanted, &found, tables.as_deref_mut()) {
             if let Some(tables) = tables {
                 // An error leaves everything to the walk below.
                 for (inode, id, fd) in tables.holders(wanted).unwrap_or_default() {
@@ -122,11 +128,25 @@ impl Holders {
     }
 }
 
+/// Sockets of which each is asked about.
+const FEW: usize = 16;
 /// Sockets remembered.
 const MAX_REMEMBERED: usize = 4096;
 
 fn missing(wanted: &BTreeSet<u64>, found: &Found) -> impl Iterator<Item = u64> {
     wanted.iter().copied().filter(|inode| !found.contains_key(inode))
+}
+
+/// Whether it is certain that nobody else holds these sockets. Beside thousands of processes a search costs more than a few
+/// questions.
+fn are_all(wanted: &BTreeSet<u64>, found: &Found, tables: Option<&mut (dyn KernelTables + 'static)>) -> bool {
+    let Some(tables) = tables.filter(|_| wanted.len() <= FEW) else {
+        return false;
+    };
+    wanted.iter().all(|inode| {
+        let holders = found.get(inode).into_iter().flatten().copied();
+        tables.has_no_other(*inode, &holders.collect::<Vec<_>>())
+    })
 }
 
 fn holds(id: ProcId, fd: i32, inode: u64) -> bool {

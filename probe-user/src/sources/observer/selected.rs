@@ -2,54 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::KernelTables;
+use super::{KernelTables, Task};
 use crate::{
     config::Config,
-    engine::membership,
-    event::{FileId, ProcId, Process},
+    engine::{membership, selectors::Selectors},
+    event::{ProcId, Process},
     sources::{path, process},
 };
 
 /// How often processes that began during a listing are added to it.
 const ROUNDS: usize = 3;
 
-/// `roots`: processes that belong to it whatever the declarations say.
+/// `roots`: processes that belong to it whatever the declarations say. `newborn`: those that began during the listing too.
 pub(super) fn processes(
     config: &Config,
     roots: &BTreeSet<ProcId>,
     tables: Option<&mut (dyn KernelTables + 'static)>,
+    newborn: bool,
 ) -> Vec<Process> {
-    let exes: Vec<Option<FileId>> = config
-        .services
-        .iter()
-        .map(|s| path::file_id(s.exe.as_deref()?.as_ref()).ok())
-        .collect();
-    let by_argument = config
-        .services
-        .iter()
-        .any(|s| s.script.is_some() || s.argument.is_some());
-    let by_exe = config
-        .services
-        .iter()
-        .any(|s| s.exe.is_some() || s.script.is_some());
-    let mut all = list(tables, |process| {
-        // Each costs a look into `/proc`, and there may be many. What is chosen is completed below.
-        if by_argument {
-            process::complete(process);
-        } else if by_exe {
-            process::complete_executable(process);
-        }
-    });
+    let selectors = Selectors::new(&config.services, |path| path::file_id(path.as_ref()).ok());
+    let mut all = list(tables, &Declared::new(config, &selectors), newborn);
 
     // Everything descends from process 1, which may hold sockets for others: it is listed alone.
     let (first, mut chosen): (BTreeSet<ProcId>, BTreeSet<ProcId>) = roots.iter().partition(|id| id.pid == 1);
     for process in all.values() {
-        if config
-            .services
-            .iter()
-            .zip(&exes)
-            .any(|(service, exe)| membership::selects(service, *exe, process))
-        {
+        if selectors.selecting(&config.services, process).next().is_some() {
             chosen.insert(process.id);
         }
     }
@@ -68,20 +45,69 @@ pub(super) fn processes(
     found
 }
 
-/// All processes; `complete` adds what only `/proc` tells of them.
+/// What of a process tells, without a look into `/proc`, that no declaration selects it by what it runs.
+struct Declared<'a> {
+    selectors: &'a Selectors,
+    /// Names of the declared executables, as far as the kernel's side tells names.
+    names: BTreeSet<&'a [u8]>,
+    /// An interpreter is told by its arguments.
+    scripts: bool,
+    arguments: bool,
+}
+
+impl<'a> Declared<'a> {
+    fn new(config: &'a Config, selectors: &'a Selectors) -> Self {
+        let paths = config.services.iter().filter_map(|s| s.exe.as_deref());
+        let names = paths
+            .filter_map(|path| path.rsplit('/').next())
+            .map(str::as_bytes);
+        Self {
+            selectors,
+            names: names.map(told).collect(),
+            scripts: config.services.iter().any(|s| s.script.is_some()),
+            arguments: config.services.iter().any(|s| s.argument.is_some()),
+        }
+    }
+
+    /// Adds what a declaration may ask for and only `/proc` tells: each look costs, and there may be many processes.
+    fn complete(&self, task: &mut Task) {
+        let process = &mut task.process;
+        // Kernel threads run no file, and belong to nobody.
+        let Some(file) = process.exe_id else { return };
+        // Other files of the name: one that was replaced.
+        let runs_declared = self.selectors.declares_file(file)
+            || task.exe_name.is_empty()
+            || self.names.contains(task.exe_name.as_slice());
+        let interprets = self.scripts
+            && (task.exe_name.is_empty()
+                || str::from_utf8(&task.exe_name).is_ok_and(membership::is_interpreter_name));
+        if interprets || runs_declared && (self.scripts || self.arguments) {
+            process::complete(process);
+        } else if runs_declared {
+            process::complete_executable(process);
+        }
+    }
+}
+
+fn told(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(path::NAME_BYTES)]
+}
+
+/// All processes.
 fn list(
     tables: Option<&mut (dyn KernelTables + 'static)>,
-    complete: impl Fn(&mut Process),
+    declared: &Declared<'_>,
+    newborn: bool,
 ) -> BTreeMap<ProcId, Process> {
     let mut all = BTreeMap::new();
     let mut pids = BTreeSet::new();
-    for mut process in tables.and_then(|t| t.processes().ok()).unwrap_or_default() {
-        // Kernel threads run no file, and belong to nobody.
-        if process.exe_id.is_some() {
-            complete(&mut process);
-        }
-        pids.insert(process.id.pid);
-        all.insert(process.id, process);
+    for mut task in tables.and_then(|t| t.processes().ok()).unwrap_or_default() {
+        declared.complete(&mut task);
+        pids.insert(task.process.id.pid);
+        all.insert(task.process.id, task.process);
+    }
+    if !newborn && !all.is_empty() {
+        return all;
     }
     // What an iterator does not show, and what has begun meanwhile: a child may have a lower pid than its parent.
     for _ in 0..ROUNDS {
@@ -90,14 +116,16 @@ fn list(
             .into_iter()
             .filter(|p| pids.insert(*p))
             .collect();
-        if new.is_empty() {
-            break;
-        }
+        let before = all.len();
         for process in new
             .into_iter()
             .filter_map(|pid| process::read(pid).ok().flatten())
         {
             all.insert(process.id, process);
+        }
+        // Whoever has ended, and waits to be reaped, begins nothing.
+        if all.len() == before {
+            break;
         }
     }
     all
@@ -113,7 +141,7 @@ mod tests {
         let me = process::identity(std::process::id()).unwrap();
         let roots = |ids: &[ProcId]| ids.iter().copied().collect();
         let listed = |roots| -> Vec<ProcId> {
-            let found = processes(&Config::default(), &roots, None);
+            let found = processes(&Config::default(), &roots, None, true);
             found.into_iter().map(|p| p.id).collect()
         };
         assert_eq!(listed(roots(&[first])), [first]);

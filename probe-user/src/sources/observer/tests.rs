@@ -450,6 +450,56 @@ fn an_executable_selects_its_processes() {
 }
 
 #[test]
+fn what_was_seen_before_is_as_whoever_looks_for_the_first_time_sees_it() {
+    let _alone = alone();
+    let dir = TempDir::new("again");
+    let path = dir.path().join("s");
+    let mut again = observer();
+    let mut same = |what: &str| {
+        let state = again.address(&unix(&path));
+        let first = observer().address(&unix(&path));
+        // Times of files are told by the boot clock, which differs by some nanoseconds each time.
+        assert_eq!(
+            (&state.path, &state.sockets),
+            (&first.path, &first.sockets),
+            "{what}"
+        );
+        state
+    };
+    let listener = UnixListener::bind(&path).unwrap();
+    assert_eq!(only(&same("first")).queue, 0);
+    let waiting = UnixStream::connect(&path).unwrap();
+    assert_eq!(only(&same("somebody waits")).queue, 1);
+    let accepted = listener.accept().unwrap();
+    assert_eq!(only(&same("accepted")).queue, 0);
+    drop(listener);
+    assert_eq!(same("closed").sockets, []);
+    drop((waiting, accepted));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(same("removed").path, Some(PathState::Absent));
+    let other = UnixListener::bind(&path).unwrap();
+    assert_eq!(only(&same("bound anew")).queue, 0);
+    let renamed = dir.path().join("r");
+    let third = UnixListener::bind(&renamed).unwrap();
+    fs::rename(&renamed, &path).unwrap();
+    let file = path::state(&path);
+    let state = again.address(&unix(&path));
+    assert!(
+        state
+            .sockets
+            .iter()
+            .any(|s| s.file.map(PathState::Socket).as_ref() == Some(&file))
+    );
+    assert_eq!(
+        state.sockets.len(),
+        2,
+        "the one that has lost the path, too: {state:#?}"
+    );
+    drop((other, third));
+    assert_eq!(again.address(&unix(&path)).sockets, []);
+}
+
+#[test]
 fn an_iterator_that_is_silent_proves_nothing() {
     struct Silent;
     impl HolderFinder for Silent {
@@ -458,7 +508,7 @@ fn an_iterator_that_is_silent_proves_nothing() {
         }
     }
     impl ProcessLister for Silent {
-        fn processes(&mut self) -> io::Result<Vec<Process>> {
+        fn processes(&mut self) -> io::Result<Vec<Task>> {
             Err(io::ErrorKind::Unsupported.into())
         }
     }

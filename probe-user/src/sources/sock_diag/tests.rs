@@ -75,6 +75,39 @@ fn abstract_names_are_printable() {
 }
 
 #[test]
+fn a_known_socket_is_asked_for_alone() {
+    let dir = TempDir::new("diag-exact");
+    let path = dir.path().join("s");
+    let mut diag = Diag::open().unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    let known = of_path(&mut diag, &path).pop().unwrap();
+    let waiting = UnixStream::connect(&path).unwrap();
+    let now = diag.unix_exact(known.id, known.inode).unwrap().unwrap();
+    assert_eq!(now.queue, 1);
+    assert!(now.head.is_some());
+    assert_eq!(Some(&now), of_path(&mut diag, &path).first());
+    // Another one has its number.
+    assert_eq!(
+        diag.unix_exact(SocketId(known.id.0 ^ 1), known.inode).unwrap(),
+        None
+    );
+    drop(listener);
+    assert_eq!(diag.unix_exact(known.id, known.inode).unwrap(), None);
+    drop(waiting);
+    // A datagram socket that somebody has connected to counts as connected.
+    let path = dir.path().join("d");
+    let server = UnixDatagram::bind(&path).unwrap();
+    let known = of_path(&mut diag, &path).pop().unwrap();
+    let client = UnixDatagram::unbound().unwrap();
+    client.connect(&path).unwrap();
+    let now = diag.unix_exact(known.id, known.inode).unwrap().unwrap();
+    assert_eq!((now.file, now.kind), (known.file, UnixType::Datagram));
+    drop((server, client));
+    // The netlink socket still serves.
+    assert_eq!(of_path(&mut diag, &path), []);
+}
+
+#[test]
 fn a_listener_shows_its_file_and_queue() {
     let dir = TempDir::new("diag");
     let path = dir.path().join("s");
@@ -219,7 +252,7 @@ fn a_bound_tcp_socket_that_does_not_listen_shows() {
 fn overrun(diag: &Diag) {
     // The kernel's least is some 2 KiB.
     setsockopt(&diag.socket, sockopt::RcvBuf, &1).unwrap();
-    let nonsense = wire::message(7, &[0xff; 40]);
+    let nonsense = wire::message(7, wire::ALL, &[0xff; 40]);
     for _ in 0..200 {
         send(diag.socket.as_raw_fd(), &nonsense, MsgFlags::MSG_DONTWAIT).unwrap();
     }

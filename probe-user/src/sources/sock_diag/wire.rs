@@ -68,6 +68,17 @@ impl UnixRequest {
     }
 }
 
+impl UnixRequest {
+    /// The one with this inode number and cookie, whatever its state.
+    pub(super) fn exact(inode: u32, cookie: u64) -> Self {
+        Self {
+            inode,
+            cookie: [cookie as u32, (cookie >> 32) as u32],
+            ..Self::new(u32::MAX)
+        }
+    }
+}
+
 /// `struct unix_diag_msg`
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -159,12 +170,15 @@ pub(super) fn cookie(words: [U32; 2]) -> u64 {
     u64::from(words[1].get()) << 32 | u64::from(words[0].get())
 }
 
-/// A request for a dump.
-pub(super) fn message(sequence: u32, request: &[u8]) -> Vec<u8> {
+/// Flags of a request: for everything that fits, or for one object.
+pub(super) const ALL: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+pub(super) const ONE: u16 = libc::NLM_F_REQUEST as u16;
+
+pub(super) fn message(sequence: u32, flags: u16, request: &[u8]) -> Vec<u8> {
     let header = Header {
         length: ((size_of::<Header>() + request.len()) as u32).into(),
         kind: (SOCK_DIAG_BY_FAMILY as u16).into(),
-        flags: ((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).into(),
+        flags: flags.into(),
         sequence: sequence.into(),
         port: 0.into(),
     };

@@ -12,6 +12,7 @@ use crate::{
     event::{AddressState, PidFileContent},
     sources::{
         observer::Observer,
+        process,
         testing::{Child, TempDir, alone},
     },
 };

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use probe_tests::{Sandbox, probe_binary};
+use probe_tests::{Sandbox, probe_binary, until};
 use probe_user::{
     api::{Api, Is, Listeners, Server},
     clock,
@@ -56,7 +56,9 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let [row] = rows else { bail!("one row") };
     let sandbox = Sandbox::new();
     let served = Served::start(&sandbox)?;
+    let readers = served.stream.figures().readers;
     let client = Client::start(&served.socket)?;
+    until("the client follows", || served.stream.figures().readers > readers);
     let mut rates = Samples::default();
     let mut pushed = 0;
     for _ in 0..super::samples(RUNS) {

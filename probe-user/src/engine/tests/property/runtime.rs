@@ -376,7 +376,7 @@ impl Driver {
                 Effect::Look(id) => {
                     self.looks.insert(*id);
                 }
-                Effect::Resync(reason) => {
+                Effect::Resync(reason) | Effect::Recheck(reason) => {
                     if self.resync != Some(SnapshotReason::Loss) {
                         self.resync = Some(*reason);
                     }

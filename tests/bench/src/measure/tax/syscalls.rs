@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Read,
     os::{fd::AsRawFd, unix::net::UnixListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -24,15 +24,18 @@ use crate::{load::child::Load, peer::nanos, stats::Samples};
 /// What the pieces need.
 pub(super) struct Place {
     zero: File,
-    socket: PathBuf,
+    aside: PathBuf,
+    beside: PathBuf,
     stranger: Load,
 }
 
 impl Place {
-    pub(super) fn new(sandbox: &Sandbox) -> anyhow::Result<Self> {
+    /// `sandbox`: where sockets are declared; `aside`: where none is.
+    pub(super) fn new(sandbox: &Sandbox, aside: &Sandbox) -> anyhow::Result<Self> {
         Ok(Self {
             zero: File::open("/dev/zero")?,
-            socket: sandbox.path("undeclared.sock"),
+            aside: aside.path("undeclared.sock"),
+            beside: sandbox.path("undeclared.sock"),
             stranger: Load::own(&["bystanders", "0", "0"])?,
         })
     }
@@ -73,11 +76,19 @@ pub(super) fn close(place: &Place) -> anyhow::Result<f64> {
     })
 }
 
-pub(super) fn unix(place: &Place) -> anyhow::Result<f64> {
+pub(super) fn unix_aside(place: &Place) -> anyhow::Result<f64> {
+    unix(&place.aside)
+}
+
+pub(super) fn unix_beside(place: &Place) -> anyhow::Result<f64> {
+    unix(&place.beside)
+}
+
+fn unix(socket: &Path) -> anyhow::Result<f64> {
     batches(20, 200, || {
-        let listener = UnixListener::bind(&place.socket)?;
+        let listener = UnixListener::bind(socket)?;
         drop(listener);
-        Ok(std::fs::remove_file(&place.socket)?)
+        Ok(std::fs::remove_file(socket)?)
     })
 }
 
