@@ -1,6 +1,6 @@
 //! A look that was taken while a process lived, and is told after its end: it shows that the process was the service.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::{
     clock::Nanos,
@@ -74,7 +74,12 @@ impl ServiceState {
             return;
         };
         i.qualified = Some(bound_by);
-        let meanwhile = |e: &End| e.instance == instance && bound_by <= e.at && e.at < known;
+        self.confirm_uncounted(instance, bound_by..known);
+    }
+
+    /// An instance has counted while its main process ended, as is only told now.
+    pub(super) fn confirm_uncounted(&mut self, instance: u32, counted: Range<Nanos>) {
+        let meanwhile = |e: &End| e.instance == instance && counted.contains(&e.at);
         let Some(end) = self
             .uncounted
             .iter()

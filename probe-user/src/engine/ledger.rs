@@ -29,6 +29,8 @@ pub(super) struct AddressLedger {
     /// Holders that belong to none of the services, to be named. Sorted.
     pub(super) strangers: Vec<Process>,
     pub(super) path: Option<PathState>,
+    /// Who made the socket file that the path last led to, where that was told before it was read.
+    pub(super) made: Option<Made>,
     /// When the path was first read as it is.
     pub(super) path_since: Option<Nanos>,
     pub(super) changes: VecDeque<Change>,
@@ -154,6 +156,15 @@ pub(super) struct Dead {
     pub(super) seq: u64,
 }
 
+/// Who made a socket file, and the event that told of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    pub(super) file: FileId,
+    pub(super) by: ProcId,
+    pub(super) at: Nanos,
+    pub(super) seq: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) change: PathChange,
@@ -215,6 +226,17 @@ impl AddressLedger {
     pub(super) fn stranger(&self, id: &ProcId) -> Option<&Process> {
         let found = self.strangers.binary_search_by_key(id, |p| p.id).ok()?;
         self.strangers.get(found)
+    }
+
+    /// The path was read: whoever has just made the name has made this file, whatever is done to the name later.
+    pub(super) fn note_maker(&mut self) {
+        if let (Some(PathState::Socket(file)), Some(by), Some(made)) =
+            (&self.path, self.maker(), self.changes.back())
+            && self.read_at.is_some_and(|read| made.at <= read)
+        {
+            let (file, at, seq) = (*file, made.at, made.seq);
+            self.made = Some(Made { file, by, at, seq });
+        }
     }
 
     /// Who has made the name, if nothing has happened to it since.

@@ -262,6 +262,11 @@ impl ServiceState {
         if state.modified > end.at || self.last_end.as_ref().is_some_and(|last| last.at > end.at) {
             return;
         }
+        // Its instance counts since it was named.
+        if let Some(i) = self.instances.get_mut(&end.instance) {
+            let since = state.modified.max(i.root.start);
+            i.qualified = Some(i.qualified.map_or(since, |known| known.min(since)));
+        }
         let asked = heard.into_iter().find(|h| state.modified <= h.at);
         if let (EndKind::Crash, None, Some(asked)) = (end.kind, end.oom, asked) {
             end.kind = EndKind::Asked;

@@ -21,7 +21,9 @@ use super::{
     ledger::AddressLedger,
     membership,
     show::describe,
-    state::{Ask, Asked, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact},
+    state::{
+        Ask, Asked, Before, DEATHS_KEPT, End, EndKind, Instance, Main, Member, ServiceState, SignalFact,
+    },
 };
 
 /// Ended identities, the newest ones: enough for events that a snapshot overtakes.
@@ -301,13 +303,15 @@ impl Engine {
         let instance_of = |id: Option<ProcId>| Some(service.members.get(&id?)?.instance);
         let named = [
             instance_of(service.named_by_unit()).map(|i| (i, at)),
-            instance_of(service.named_by_pid_file()).map(|i| (i, at.min(service.pid_file_written()))),
+            // A snapshot may have read a file that was written since it began.
+            instance_of(service.named_by_pid_file()).map(|i| (i, now.min(service.pid_file_written()))),
             // An earlier run of probe has counted it.
             instance_of(service.remembered).map(|i| (i, Nanos::ZERO)),
         ];
         let plain = service.decl.listen.is_empty() && service.decl.pid_file.is_none();
         let tells_helpers = service.unit_tells_helpers();
         let mut due: Option<Nanos> = None;
+        let mut counts_since = Vec::new();
         let ServiceState {
             instances,
             deaths,
@@ -326,6 +330,7 @@ impl Engine {
                 .min();
             if let Some(since) = since {
                 i.qualified = Some(since);
+                counts_since.push((*n, since));
                 deaths.retain(|d| !d.was_main || d.at >= since);
             } else if plain {
                 due = Some(due.map_or(old_enough, |d| d.min(old_enough)));
@@ -338,6 +343,9 @@ impl Engine {
             self.wake(s, at);
         }
         self.choose_main(s, &holders);
+        for (instance, since) in counts_since {
+            self.services[s].confirm_uncounted(instance, since..Nanos(u64::MAX));
+        }
     }
 
     /// Asks for a verdict on this service at `at`, unless an earlier one is due.
@@ -408,11 +416,20 @@ impl Engine {
         };
         let service = &mut self.services[s];
         let since = service.instances.get(&instance).and_then(|i| i.qualified);
-        service.main_until = old.as_ref().map(|m| (m.id, since.unwrap_or(self.at)));
+        service.main_before = old.as_ref().map(|m| {
+            let replaced = since.filter(|since| *since >= m.chosen);
+            Before {
+                id: m.id,
+                until: replaced.unwrap_or(self.at),
+                generation: service.generation,
+                replaced: replaced.is_some() || since.is_none(),
+            }
+        });
         service.main = Some(Main {
             id: process.id,
             instance,
             began,
+            chosen: self.at,
         });
         self.services[s].asked_as_main();
         self.begin_generation(s, instance, counts, &process);
@@ -542,7 +559,9 @@ impl Engine {
             service.lost_parent(&child, at);
         }
         complete(Arc::make_mut(&mut m.process), process);
-        let was_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
+        let is_main = service.main.as_ref().is_some_and(|x| x.id == process.id);
+        let before = service.main_before.filter(|b| b.id == process.id && at < b.until);
+        let was_main = is_main || before.is_some_and(|b| !b.replaced);
         if let Some(i) = service.instances.get_mut(&m.instance) {
             i.living.remove(&process.id);
             if let Some(a) = &m.asked {
@@ -636,7 +655,7 @@ impl Engine {
             seq,
             was_main,
             instance: m.instance,
-            generation: service.generation,
+            generation: before.map_or(service.generation, |b| b.generation),
             kind,
             asked,
             killer,
@@ -651,9 +670,7 @@ impl Engine {
         let summary = format!("{} {}", describe(&m.process), super::show::ended(&end));
         let facts = json!({ "status": status, "meaning": if settled { kind_name(kind, was_main) } else { "left its listeners open" }, "lived_ns": lived.as_nanos() as u64 });
         // It was the main process until another one came to count, as was told before its end: that has replaced it.
-        let was_replaced = service
-            .main_until
-            .is_some_and(|(id, until)| id == process.id && at < until);
+        let was_replaced = before.is_some_and(|b| b.replaced);
         // Of those, only what another process did to it is worth telling.
         let done_to = counted || !elsewhere && end.killer.as_ref().is_some_and(|k| k.actor.is_some());
         if done_to && !was_replaced && is_a_death(&end, &service.decl.signals.handled) {
@@ -680,8 +697,10 @@ impl Engine {
         if !counted || !was_main {
             service.may_have_been_named(&end, m.heard);
         }
-        if was_main {
+        if is_main {
             service.main = None;
+        }
+        if was_main {
             if counted && kind == EndKind::Crash && settled && !follows_crash {
                 service.note_crash(end.clone());
             }

@@ -300,6 +300,7 @@ impl Engine {
             ledger.path_since = Some(at);
         }
         ledger.path = state.path;
+        ledger.note_maker();
         let changed = state.changed;
         let services = ledger.services.clone();
         let listed: BTreeSet<SocketId> = state.sockets.iter().map(|s| s.id).collect();
@@ -407,6 +408,10 @@ impl Engine {
             None => {
                 let mut entry = Entry::new(socket.clone(), at, seq);
                 entry.note_head(at);
+                // Whoever made its name was gone before anybody looked. What is done to the name later says nothing of that.
+                if entry.last_holders.is_empty() && ledger.leads_to(&socket) {
+                    entry.last_holders.extend(ledger.maker());
+                }
                 ledger.live.insert(socket.id, Box::new(entry));
             }
         }

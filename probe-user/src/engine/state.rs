@@ -156,6 +156,20 @@ pub(super) struct Main {
     pub(super) id: ProcId,
     pub(super) instance: u32,
     pub(super) began: Nanos,
+    /// When it was found to be the main process.
+    pub(super) chosen: Nanos,
+}
+
+/// A main process that lived when another one took its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    pub(super) id: ProcId,
+    /// As long as it was the main process.
+    pub(super) until: Nanos,
+    pub(super) generation: u64,
+    /// The next one came to count then. Otherwise that one had counted before, and this one lost what had made it the main
+    /// process: perhaps by the end of which only the kernel tells when it was.
+    pub(super) replaced: bool,
 }
 
 /// What an end of the main process means.
@@ -258,8 +272,7 @@ pub(super) struct ServiceState {
     pub(super) instances: BTreeMap<u32, Box<Instance>>,
     pub(super) next_instance: u32,
     pub(super) main: Option<Main>,
-    /// The main process before, and until when, if it lived when another one took its place.
-    pub(super) main_until: Option<(ProcId, Nanos)>,
+    pub(super) main_before: Option<Before>,
     /// Lives of the main process so far.
     pub(super) generation: u64,
     /// The main process of `generation` as an earlier run of probe knew it, until one begins to count here.
@@ -320,7 +333,7 @@ impl ServiceState {
             instances: BTreeMap::new(),
             next_instance: 0,
             main: None,
-            main_until: None,
+            main_before: None,
             generation: 0,
             remembered: None,
             generation_instance: None,

@@ -218,7 +218,8 @@ impl ServiceState {
             if self.remembered.take() != Some(end.process.id) {
                 self.generation += 1;
             }
-            self.generation_instance = None;
+            // What lives on of it goes on with this life.
+            self.generation_instance = Some(end.instance);
             self.ready = false;
         }
         end.generation = self.generation;

@@ -113,7 +113,13 @@ impl Owner {
     fn of(service: &ServiceState, ledger: &AddressLedger, file: FileId) -> Option<Self> {
         let made = Self::who_made(service, ledger);
         let Some(dead) = ledger.last_owner(file) else {
-            return made;
+            let known = ledger.made.filter(|m| m.file == file);
+            let known = known.map(|m| Self {
+                holders: vec![m.by],
+                at: m.at,
+                seq: m.seq,
+            });
+            return made.or(known);
         };
         // It was seen while its holder was already on its way out, when no descriptor leads to it any more.
         match made.filter(|_| dead.holders.is_empty()) {

@@ -121,6 +121,7 @@ pub(super) struct Host {
     pub(super) path: Option<FileId>,
     /// Who was the last to hold the socket of a file.
     pub(super) left_by: BTreeMap<FileId, ProcId>,
+    pub(super) made_by: BTreeMap<FileId, ProcId>,
     /// When the file that the path leads to was made, or given its name back.
     path_changed_at: Nanos,
     aside: Option<FileId>,
@@ -241,6 +242,7 @@ impl Host {
                     ino: 1000 + self.next,
                 };
                 self.path = Some(file);
+                self.made_by.insert(file, p.id);
                 self.path_changed_at = self.now;
                 self.socks.push(Sock {
                     inode: self.next,

@@ -17,8 +17,8 @@ use crate::{
         finding::{Finding, FindingState, Kind},
     },
     event::{
-        AddressState, Event, PathChange, PathState, ProcId, ProcessState, RunState, SignalMasks, Snapshot,
-        SnapshotReason, TimeSource, What,
+        AddressState, Event, FileId, PathChange, PathState, ProcId, ProcessState, RunState, SignalMasks,
+        Snapshot, SnapshotReason, TimeSource, What,
     },
 };
 
@@ -47,8 +47,12 @@ pub(super) struct Driver {
     /// A name was told to appear, and nobody has looked at it since.
     unread_name: bool,
     /// A name came and went before anybody looked: nobody knows when it came, and so not whether that was before somebody's
-    /// end.
+    /// end. Likewise when a PID file went that named who has ended.
     pub(super) undated_name: bool,
+    /// The PID file was told to be gone, and nobody has looked since.
+    unread_removal: bool,
+    /// Who was seen to hold the socket of a file.
+    seen: BTreeSet<(FileId, ProcId)>,
     open: BTreeMap<String, Finding>,
     /// Kept whole and put into words only when it is needed.
     told: Vec<(Nanos, Event, Vec<Effect>)>,
@@ -91,6 +95,8 @@ impl Driver {
             recent: VecDeque::new(),
             unread_name: false,
             undated_name: false,
+            unread_removal: false,
+            seen: BTreeSet::new(),
             open: BTreeMap::new(),
             told: Vec::new(),
         }
@@ -305,6 +311,18 @@ impl Driver {
                 self.unread_name = *change == PathChange::Created;
                 return;
             }
+            What::PidFilePath { change, .. } => {
+                self.unread_removal = *change == PathChange::Removed;
+                return;
+            }
+            What::PidFile(_) => {
+                self.unread_removal = false;
+                return;
+            }
+            What::Exit { .. } => {
+                self.undated_name |= self.unread_removal;
+                return;
+            }
             What::Address(a) => a.address.path().map(|_| is_socket(a)),
             What::Snapshot(s) => Some(s.addresses.iter().any(is_socket)),
             _ => None,
@@ -315,8 +333,30 @@ impl Driver {
         }
     }
 
+    fn note_holders(&mut self, what: &What) {
+        let addresses = match what {
+            What::Address(a) => std::slice::from_ref(a),
+            What::Snapshot(s) => &s.addresses,
+            _ => return,
+        };
+        for s in addresses.iter().flat_map(|a| &a.sockets) {
+            let holders = s.holders.iter().map(|h| h.process);
+            self.seen
+                .extend(holders.filter_map(|h| s.file.map(|file| (file, h))));
+        }
+    }
+
+    /// Somebody inherited a socket and was gone before anybody looked: nobody can know that.
+    pub(super) fn has_unseen_heir(&self) -> bool {
+        let unseen = |(file, by): (&FileId, &ProcId)| {
+            self.host.made_by.get(file) != Some(by) && !self.seen.contains(&(*file, *by))
+        };
+        self.host.left_by.iter().any(unseen)
+    }
+
     fn feed(&mut self, event: Event) {
         self.note_name(&event.what);
+        self.note_holders(&event.what);
         let now = self.host.now;
         let effects = self.engine.apply(event.clone(), now);
         for effect in &effects {

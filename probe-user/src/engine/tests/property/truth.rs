@@ -7,7 +7,10 @@ use super::{
     runtime::Driver,
 };
 use crate::{
-    engine::{finding::Kind, state::Instance},
+    engine::{
+        finding::Kind,
+        state::{End, EndKind, Instance},
+    },
     event::{PathState, PidFileContent, ProcId},
 };
 
@@ -116,7 +119,14 @@ fn findings(driver: &Driver) -> Result<(), String> {
         let ends = service.last_end.iter().chain(&service.deaths);
         ends.chain(&service.holder_ends)
     };
-    let asked = |id: &ProcId| ends().any(|e| e.process.id == *id && e.explains_leftovers());
+    // What goes by itself after the main process has crashed goes because of that.
+    let crashed = service.last_end.as_ref().filter(|e| e.kind == EndKind::Crash);
+    let after_crash = |e: &End| {
+        e.kind == EndKind::Clean && crashed.is_some_and(|c| c.generation == e.generation && c.at < e.at)
+    };
+    let asked =
+        |id: &ProcId| ends().any(|e| e.process.id == *id && e.explains_leftovers() && !after_crash(e));
+    let unseen = driver.has_unseen_heir();
     if dead.is_some() && !left_by.is_some_and(asked) && !explained && !stopping {
         want.insert((Kind::StaleSocket, UNIX.to_owned()));
     }
@@ -162,9 +172,10 @@ fn findings(driver: &Driver) -> Result<(), String> {
         .into_iter()
         .filter(|(k, _)| kinds.contains(k))
         .collect();
+    let known = |(kind, _): &&(Kind, String)| !unseen || *kind != Kind::StaleSocket;
     let (missing, wrong): (Vec<_>, Vec<_>) = (
-        want.difference(&found).collect(),
-        found.difference(&want).collect(),
+        want.difference(&found).filter(known).collect(),
+        found.difference(&want).filter(known).collect(),
     );
     if missing.is_empty() && wrong.is_empty() {
         return Ok(());
