@@ -1,6 +1,7 @@
 //! `cargo xtask protections --without`: shows that the tests are ones. A copy of the sources is built once, in which each protection
 //! asks whether it is there; each test passes with all of them, and fails as soon as the one that it holds is taken out.
 
+mod rules;
 mod table;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use self::table::TABLE;
+use self::{rules::RULES, table::TABLE};
 use super::Tests;
 use crate::{child, workspace};
 
@@ -74,11 +75,14 @@ impl Without {
     }
 }
 
+fn all() -> impl Iterator<Item = &'static Without> {
+    TABLE.iter().chain(RULES)
+}
+
 /// Those whose names contain `filter`.
 pub(super) fn run(filter: &str) -> anyhow::Result<()> {
     let named = |w: &Without, test: &Test| w.what.contains(filter) || test.1.contains(filter);
-    let chosen: Vec<(&Without, Test)> = TABLE
-        .iter()
+    let chosen: Vec<(&Without, Test)> = all()
         .flat_map(|w| w.tests.iter().map(move |test| (w, *test)))
         .filter(|(w, test)| named(w, test))
         .collect();
@@ -173,7 +177,7 @@ impl Copy {
             };
             write(&new.join(name), &bytes)?;
         }
-        for w in TABLE.iter().filter(|w| w.is_switched()) {
+        for w in all().filter(|w| w.is_switched()) {
             w.edit(&new)?;
         }
         let library = new.join("probe-user/src/lib.rs");
@@ -281,7 +285,7 @@ mod tests {
     #[test]
     fn each_protection_stands_where_it_is_taken_out() {
         let mut texts = BTreeMap::new();
-        for w in TABLE {
+        for w in all() {
             let text = texts
                 .entry(w.file)
                 .or_insert_with(|| fs::read_to_string(workspace::root().join(w.file)).unwrap());
@@ -292,9 +296,7 @@ mod tests {
                     *text = text.replacen(from, to, 1);
                 }
             }
-            let held = TABLE
-                .iter()
-                .any(|other| other.what == w.what && !other.tests.is_empty());
+            let held = all().any(|other| other.what == w.what && !other.tests.is_empty());
             assert!(!w.edits.is_empty() && held, "{}", w.what);
         }
     }

@@ -21,15 +21,10 @@ const fn w(
 
 const ROBUST: Tests = Tests::E2e("robust");
 const PINS: Tests = Tests::E2e("kernel_pins");
-const SOAK: Tests = Tests::E2e("soak");
 const UNIT: Tests = Tests::Unit;
 const THREADS: (Tests, &str) = (
     DAEMON,
     "privileges::every_thread_has_the_named_capabilities_no_new_privileges_and_a_filter",
-);
-const SOAKED: (Tests, &str) = (
-    SOAK,
-    "everything_true_is_found_nothing_else_and_probe_stays_as_large_as_it_is",
 );
 
 #[rustfmt::skip]
@@ -255,10 +250,10 @@ pub(super) const TABLE: &[Without] = &[
       &[("    let bytes = &bytes[..bytes.len().min(ARGV_BYTES)];", "    let bytes = if GONE { bytes } else { &bytes[..bytes.len().min(ARGV_BYTES)] };")],
       &[(UNIT, "fuzz::tests::proc")]),
     // The soak.
-    w("whom an earlier daemon followed is told first", "probe-user/src/runtime.rs",
-      &[("self.queue.push_back(observed(What::Followed { process }));", "if !GONE { self.queue.push_back(observed(What::Followed { process })); }")],
-      &[SOAKED]),
+    w("whom an earlier daemon followed is a member", "probe-user/src/engine/process.rs",
+      &[("        self.at = process.start;\n        self.meet(&process, Met::Edge);", "        self.at = process.start;\n        if !GONE { self.meet(&process, Met::Edge); }")],
+      &[(UNIT, "engine::tests::takeover::a_worker_that_no_selector_selects_stays_a_member")]),
     w("what is kept for late readers is bounded", "probe-user/src/stream/kept.rs",
-      &[("            lines: 1 << 16,\n            bytes: 96 << 20,", "            lines: if GONE { 1 << 30 } else { 1 << 16 },\n            bytes: if GONE { usize::MAX } else { 96 << 20 },")],
-      &[SOAKED]),
+      &[("        while self.lines.len() > 1 && (", "        while !GONE && self.lines.len() > 1 && (")],
+      &[(UNIT, "stream::tests::what_is_kept_is_bounded_in_bytes")]),
 ];
