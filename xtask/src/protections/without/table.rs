@@ -250,9 +250,6 @@ pub(super) const TABLE: &[Without] = &[
       &[("    let bytes = &bytes[..bytes.len().min(ARGV_BYTES)];", "    let bytes = if GONE { bytes } else { &bytes[..bytes.len().min(ARGV_BYTES)] };")],
       &[(UNIT, "fuzz::tests::proc")]),
     // The soak.
-    w("whom an earlier daemon followed is a member", "probe-user/src/engine/process.rs",
-      &[("        self.at = process.start;\n        self.meet(&process, Met::Edge);", "        self.at = process.start;\n        if !GONE { self.meet(&process, Met::Edge); }")],
-      &[(UNIT, "engine::tests::takeover::a_worker_that_no_selector_selects_stays_a_member")]),
     w("what is kept for late readers is bounded", "probe-user/src/stream/kept.rs",
       &[("        while self.lines.len() > 1 && (", "        while !GONE && self.lines.len() > 1 && (")],
       &[(UNIT, "stream::tests::what_is_kept_is_bounded_in_bytes")]),
