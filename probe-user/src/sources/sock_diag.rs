@@ -192,8 +192,8 @@ impl Diag {
         self.unix_in_states(1 << ESTABLISHED, "connected UNIX sockets")
     }
 
-    /// The one socket of this inode number and identity. `None`: it is gone. A bound socket is found at once, however many
-    /// connections there are; the kernel looks through all of them where it is not there.
+    /// The one socket of this inode number and identity. `None`: it is gone. The kernel walks through its table until it is
+    /// found, and through all of it where it is not there; nothing else is copied out.
     ///
     /// # Errors
     /// As for [`Self::unix`].

@@ -21,8 +21,9 @@ pub(crate) fn of(row: &str) -> Option<&'static str> {
              kernel's types, which it needs, are mapped where the kernel allows it (9 ms less). Beside fewer open files than the aim was set for, lsof is sooner too."
         }
         "growth-processes" => {
-            "attached, nothing is walked through any more; what is left are the caches that 5,000 processes have emptied, and \
-             /proc, which finds a process later among many."
+            "attached, the daemon walks through nothing any more but the kernel does, to find the socket by its number. The rest is \
+             the start of a program, which takes twice as long beside 5,000 processes as beside 80, whatever it does: see the \
+             floor above."
         }
         "cold" => {
             "a quarter is the verifier, which follows each of the programs; an eighth the kernel's types, which the loader and \
