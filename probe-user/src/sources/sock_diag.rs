@@ -224,7 +224,7 @@ impl Diag {
     fn unix_in_states(&mut self, states: u32, what: &'static str) -> Result<Vec<UnixSocket>, DiagError> {
         let request = wire::UnixRequest::new(states);
         let mut found = Vec::new();
-        self.dump(what, request.as_bytes(), &mut found, unix_socket)?;
+        self.ask(what, wire::ALL, request.as_bytes(), &mut found, unix_socket)?;
         Ok(found)
     }
 
@@ -277,7 +277,7 @@ impl Diag {
         }
         let mut found = Vec::new();
         let is_listening = state == LISTEN;
-        self.dump(what, request.as_bytes(), &mut found, |payload| {
+        self.ask(what, wire::ALL, request.as_bytes(), &mut found, |payload| {
             inet_socket(payload, is_listening)
         })?;
         // Port 0: a raw or a just created socket.
@@ -296,24 +296,21 @@ impl Diag {
         let states = 1 << ESTABLISHED | 1 << CLOSE_WAIT;
         let request = wire::InetRequest::new(family, libc::IPPROTO_TCP as u8, states).at_port(port);
         let mut found = Vec::new();
-        self.dump("TCP connections", request.as_bytes(), &mut found, |payload| {
-            Ok(inet_socket(payload, true)?
-                .filter(|s| s.inode == 0)
-                .map(|s| s.id.0))
-        })?;
+        self.ask(
+            "TCP connections",
+            wire::ALL,
+            request.as_bytes(),
+            &mut found,
+            |payload| {
+                Ok(inet_socket(payload, true)?
+                    .filter(|s| s.inode == 0)
+                    .map(|s| s.id.0))
+            },
+        )?;
         Ok(found.into_iter().min())
     }
 
-    fn dump<T>(
-        &mut self,
-        what: &'static str,
-        request: &[u8],
-        found: &mut Vec<T>,
-        parse: impl Fn(&[u8]) -> Result<Option<T>, &'static str>,
-    ) -> Result<(), DiagError> {
-        self.ask(what, wire::ALL, request, found, parse)
-    }
-
+    /// `flags`: [`wire::ALL`] or [`wire::ONE`].
     fn ask<T>(
         &mut self,
         what: &'static str,

@@ -127,7 +127,7 @@ fn a_handover_that_is_read_late_is_told() {
     w.start(50);
     w.fork(50, 51);
     w.pass(ms(100));
-    let (written, process) = (w.now, w.processes.get(&51).cloned());
+    let state = w.pid_file_of(51);
     let (new, old) = (w.processes[&51].id, w.processes[&50].id);
     for s in &mut w.sockets {
         assert!(s.holders.iter().any(|h| h.process == old));
@@ -137,14 +137,6 @@ fn a_handover_that_is_read_late_is_told() {
     w.signal(50, Signal::QUIT, 99, Disposition::Caught);
     w.exit(50, ExitStatus::Code(0));
     assert_eq!(w.count(EventKind::Handover), 0);
-    let state = crate::event::PidFileState {
-        path: super::world::PID_FILE.into(),
-        of: None,
-        local: None,
-        content: crate::event::PidFileContent::Pid(51),
-        modified: written,
-        process,
-    };
     w.tell(What::PidFile(state.clone()));
     assert_eq!(w.count(EventKind::Handover), 1);
     w.tell(What::PidFile(state));

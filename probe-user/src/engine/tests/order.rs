@@ -161,17 +161,10 @@ fn a_stop_asked_before_the_pid_file_was_read_was_asked() {
     let mut w = World::new(service());
     w.exec(50);
     w.fork(50, 60);
-    let (written, process) = (w.now, w.processes.get(&60).cloned());
+    let state = w.pid_file_of(60);
     w.pass(ms(1));
     w.signal(60, Signal::TERM, 99, crate::event::Disposition::Caught);
-    w.tell(What::PidFile(crate::event::PidFileState {
-        path: super::world::PID_FILE.into(),
-        of: None,
-        local: None,
-        content: crate::event::PidFileContent::Pid(60),
-        modified: written,
-        process,
-    }));
+    w.tell(What::PidFile(state));
     w.pass(ms(8_000));
     assert!(w.opened().contains(&Kind::SlowStop), "{:?}", w.opened());
 }

@@ -195,15 +195,20 @@ impl World {
 
     /// The PID file now says `pid`.
     pub(super) fn write_pid_file(&mut self, pid: u32) {
-        let process = self.processes.get(&pid).cloned();
-        self.tell(What::PidFile(PidFileState {
+        let state = self.pid_file_of(pid);
+        self.tell(What::PidFile(state));
+    }
+
+    /// The PID file as it is read, written now and for this process.
+    pub(super) fn pid_file_of(&self, pid: u32) -> PidFileState {
+        PidFileState {
             path: PID_FILE.into(),
             of: None,
             local: None,
             content: PidFileContent::Pid(pid),
             modified: self.now,
-            process,
-        }));
+            process: self.processes.get(&pid).cloned(),
+        }
     }
 
     pub(super) fn remove_pid_file(&mut self, by: u32) {
