@@ -20,7 +20,10 @@ use probe_user::{
     clock,
     config::Config,
     daemon::{acts::Acts, engine},
-    engine::finding::{EventKind, Shown},
+    engine::{
+        facts::Facts,
+        finding::{EventKind, Shown},
+    },
     event::{ProcId, Process, TimeSource},
     history::Store,
     kernel::LoadOptions,
@@ -111,15 +114,12 @@ fn event() -> Said {
         argv: vec![name.to_owned()],
         unit: None,
     };
-    let mut facts = serde_json::Map::new();
-    for (name, value) in [
-        ("signal", "HUP"),
-        ("code", "SI_USER"),
-        ("result", "queued"),
-        ("disposition", "caught"),
-    ] {
-        facts.insert(name.into(), value.into());
-    }
+    let facts = Facts::new([
+        ("signal", "HUP".into()),
+        ("code", "SI_USER".into()),
+        ("result", "queued".into()),
+        ("disposition", "caught".into()),
+    ]);
     Said::Event(Box::new(Shown {
         seq: 1,
         at: clock::now(),
