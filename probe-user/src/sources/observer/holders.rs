@@ -12,8 +12,12 @@ use std::{
 
 use super::KernelTables;
 use crate::{
-    event::{Holder, ProcId, Socket},
-    sources::{close_watch, process},
+    event::{Holder, ProcId, Socket, SocketId, SocketState},
+    kernel::HeldUnix,
+    sources::{
+        close_watch, process,
+        sock_diag::{self, UnixName, UnixSocket, UnixType},
+    },
 };
 
 /// Relatives of known holders whose descriptors are read before everything is searched.
@@ -26,6 +30,11 @@ pub trait HolderFinder {
     /// # Errors
     /// When it can't be asked; `/proc` is walked then.
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>>;
+
+    /// How a UNIX socket is that this process has open, where the kernel can be asked for that.
+    fn unix(&mut self, _pid: u32, _inode: u64) -> Option<HeldUnix> {
+        None
+    }
 
     /// Whether it is certain that nobody but these holds a socket.
     fn has_no_other(&mut self, _inode: u64, _holders: &[(ProcId, i32)]) -> bool {
@@ -97,6 +106,36 @@ impl Holders {
             self.last.pop_first();
         }
         Answer { found, complete }
+    }
+
+    /// A listener that nobody waits for, as the kernel would list it: looked at in the files of who held it when it was last
+    /// looked at. `None`: that has to be asked for.
+    pub(super) fn quiet_listener(
+        &self,
+        tables: &mut (dyn KernelTables + 'static),
+        (id, inode): (SocketId, u64),
+        path: &Path,
+    ) -> Option<UnixSocket> {
+        let (holder, _) = self.last.get(&inode)?.first()?;
+        let held = tables.unix(holder.pid, inode)?;
+        let kind = match held.kind {
+            libc::SOCK_STREAM => UnixType::Stream,
+            libc::SOCK_SEQPACKET => UnixType::SeqPacket,
+            _ => return None,
+        };
+        // Who waits longest is told by the list only.
+        let is_quiet = held.state == sock_diag::LISTEN && held.shutdown == 0 && held.queue == 0;
+        (held.id == id && is_quiet).then(|| UnixSocket {
+            id,
+            inode,
+            kind,
+            state: SocketState::Listening,
+            name: UnixName::Path(path.to_owned()),
+            file: held.file,
+            queue: 0,
+            backlog: held.backlog,
+            head: None,
+        })
     }
 
     /// Known holders that still are, and what their relatives hold.
