@@ -88,7 +88,7 @@ impl Follow {
                     self.note(&line);
                     return Ok(Told::Line(line));
                 }
-                Ok(None) => format!("the daemon at {} has ended", self.client.socket().display()),
+                Ok(None) => format!("the daemon at {} has ended", self.client.socket.display()),
                 Err(e) if e.is_absence() => e.to_string(),
                 Err(e) => return Err(e),
             };
