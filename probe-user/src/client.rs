@@ -10,12 +10,7 @@ mod sent;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    pin::pin,
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};

@@ -67,7 +67,11 @@ pub(crate) fn compile(root: &Path, tools: &Tools) -> anyhow::Result<Vec<u8>> {
     let mut objcopy = Command::new(&tools.objcopy);
     // Relocations of the type information are for linkers: a quarter of the object that no loader reads.
     objcopy
-        .args(["--strip-debug", "--remove-section=.rel.BTF", "--remove-section=.rel.BTF.ext"])
+        .args([
+            "--strip-debug",
+            "--remove-section=.rel.BTF",
+            "--remove-section=.rel.BTF.ext",
+        ])
         .arg(&built)
         .arg(&stripped);
     child::capture(&mut objcopy, Duration::from_secs(60))?;

@@ -227,7 +227,7 @@ struct Entry {
 
 impl Entry {
     const fn of<T>() -> Self {
-        assert!(size_of::<T>() <= 256 && size_of::<T>() % 8 == 0);
+        assert!(size_of::<T>() <= 256 && size_of::<T>().is_multiple_of(8));
         Self {
             size: size_of::<T>() as i16,
         }

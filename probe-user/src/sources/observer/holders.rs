@@ -80,8 +80,14 @@ impl Holders {
     ) -> Answer {
         let mut found = self.verified(wanted);
         let mut complete = true;
+        let mut all = are_all(wanted, &found, tables.as_deref_mut());
+        if !all {
+            let before = count(&found);
+            self.add_relatives(wanted, &mut found);
+            all = count(&found) > before && are_all(wanted, &found, tables.as_deref_mut());
+        }
         let is_missing = missing(wanted, &found).next().is_some();
-        if is_missing || thorough && !are_all(wanted, &found, tables.as_deref_mut()) {
+        if is_missing || thorough && !all {
             if let Some(tables) = tables {
                 // An error leaves everything to the walk below.
                 for (inode, id, fd) in tables.holders(wanted).unwrap_or_default() {
@@ -138,19 +144,24 @@ impl Holders {
         })
     }
 
-    /// Known holders that still are, and what their relatives hold.
+    /// Known holders that still are.
     fn verified(&self, wanted: &BTreeSet<u64>) -> Found {
         let mut found = Found::new();
-        let mut relatives = BTreeSet::new();
         for inode in wanted {
             for (id, fd) in self.last.get(inode).into_iter().flatten() {
                 if holds(*id, *fd, *inode) {
                     found.entry(*inode).or_default().insert((*id, *fd));
                 }
-                relatives.insert(*id);
             }
         }
-        // A restart or a handover runs in the family: forked children, the parent that started it.
+        found
+    }
+
+    /// What known holders and their relatives hold. A restart or a handover runs in the family: forked children, the parent
+    /// that started it.
+    fn add_relatives(&self, wanted: &BTreeSet<u64>, found: &mut Found) {
+        let last = wanted.iter().filter_map(|inode| self.last.get(inode)).flatten();
+        let mut relatives: BTreeSet<ProcId> = last.map(|(id, _)| *id).collect();
         let known: Vec<ProcId> = relatives.iter().copied().collect();
         for id in known {
             let parent = process::parent(id);
@@ -161,9 +172,8 @@ impl Holders {
             }
         }
         for id in relatives.into_iter().filter(|id| id.pid != 1).take(RELATIVES) {
-            let _ = descriptors(id, wanted, &mut found);
+            let _ = descriptors(id, wanted, found);
         }
-        found
     }
 }
 
@@ -172,6 +182,10 @@ const FEW: usize = 16;
 /// Sockets remembered.
 const MAX_REMEMBERED: usize = 4096;
 
+fn count(found: &Found) -> usize {
+    found.values().map(BTreeSet::len).sum()
+}
+
 fn missing(wanted: &BTreeSet<u64>, found: &Found) -> impl Iterator<Item = u64> {
     wanted.iter().copied().filter(|inode| !found.contains_key(inode))
 }
@@ -179,7 +193,8 @@ fn missing(wanted: &BTreeSet<u64>, found: &Found) -> impl Iterator<Item = u64> {
 /// Whether it is certain that nobody else holds these sockets. Beside thousands of processes a search costs more than a few
 /// questions.
 fn are_all(wanted: &BTreeSet<u64>, found: &Found, tables: Option<&mut (dyn KernelTables + 'static)>) -> bool {
-    let Some(tables) = tables.filter(|_| wanted.len() <= FEW) else {
+    let Some(tables) = tables.filter(|_| wanted.len() <= FEW && missing(wanted, found).next().is_none())
+    else {
         return false;
     };
     wanted.iter().all(|inode| {
