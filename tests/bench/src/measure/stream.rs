@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use memchr::{memchr_iter, memmem};
 use probe_tests::{Sandbox, probe_binary, until};
 use probe_user::{
     api::{Api, Is, Listeners, Server},
@@ -161,12 +162,9 @@ impl Client {
             let mut buffer = vec![0; 256 * 1024];
             while let Ok(n @ 1..) = output.read(&mut buffer) {
                 let piece = &buffer[..n];
-                lines.fetch_add(
-                    piece.iter().filter(|b| **b == b'\n').count() as u64,
-                    Ordering::Relaxed,
-                );
+                lines.fetch_add(memchr_iter(b'\n', piece).count() as u64, Ordering::Relaxed);
                 // Rare, and then at most one that lies across two pieces is not counted; its line is, and is one too many.
-                let gone = piece.windows(13).filter(|w| *w == b"\"type\":\"lost\"").count();
+                let gone = memmem::find_iter(piece, b"\"type\":\"lost\"").count();
                 lost.fetch_add(gone as u64, Ordering::Relaxed);
             }
         });
