@@ -18,6 +18,7 @@ mod process;
 mod row;
 mod stats;
 mod watcher;
+mod writes;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
