@@ -16,6 +16,7 @@ mod peer;
 mod plot;
 mod process;
 mod row;
+mod snoop;
 mod stats;
 mod watcher;
 mod writes;

@@ -1,6 +1,7 @@
 //! How soon somebody who watches knows that a listener was killed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -21,6 +22,7 @@ use crate::{
     peer::{self, Monit, nanos},
     process,
     row::{Better, Plot, PlotLine, Row, Unit},
+    snoop::{self, Snoop},
     stats::{Samples, Span},
     watcher::Watcher,
     writes::{self, Writes},
@@ -34,7 +36,7 @@ pub(super) const MEASURE: Measure = Measure {
             "A daemon of ours is killed 1,000 times while every core is busy with other work. From the kernel's time of the event \
              to the daemon's write to a watcher's socket, as bpftrace sees that system call; and to the moment when the watcher, \
              with a real-time priority, has read it: that is another thread's waking up. monit (a cycle each second) and `lsof` (each second) look at the same \
-             socket, for the first kills.",
+             socket, for the first kills; then come tools that print what one hook tells, each to a reader like the watcher.",
         ),
         (
             "verified",
@@ -49,6 +51,7 @@ pub(super) const MEASURE: Measure = Measure {
 
 /// Each takes monit and lsof half a second.
 const BESIDE_PEERS: usize = 12;
+const BESIDE_SNOOPS: usize = 100;
 const KILLS: usize = 1_000;
 /// Of both.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -65,6 +68,8 @@ struct Found {
     pidfd: Samples,
     monit: Samples,
     lsof: Samples,
+    /// Tools that print what a hook tells.
+    snoops: BTreeMap<&'static str, Samples>,
 }
 
 fn run(rows: &mut [Row]) -> anyhow::Result<()> {
@@ -78,6 +83,13 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
         // Anywhere within their second.
         thread::sleep(Duration::from_millis((n as u64 * 383) % 1000));
         scene.kill(&mut quiet, Some(&peers))?;
+    }
+    drop(peers);
+    // By themselves: each wakes a thread of its own at the same moment.
+    let mut snooped = Found::default();
+    let peers = Peers::snoops(event)?;
+    for _ in 0..super::samples(BESIDE_SNOOPS) {
+        scene.kill(&mut snooped, Some(&peers))?;
     }
     drop(peers);
     let mut busy = Found::default();
@@ -132,6 +144,14 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     );
     event.figure("kill → noticed by monit", Unit::Nanos, &quiet.monit);
     event.figure("kill → noticed by lsof each second", Unit::Nanos, &quiet.lsof);
+    event.figure(
+        "kill → read by the watcher, beside those that print",
+        Unit::Nanos,
+        &snooped.event_from_kill,
+    );
+    for (name, samples) in &snooped.snoops {
+        event.figure(&format!("kill → printed by {name}"), Unit::Nanos, samples);
+    }
     for (what, peer) in [
         ("sooner than monit", &quiet.monit),
         ("sooner than lsof", &quiet.lsof),
@@ -259,7 +279,7 @@ impl Scene {
         // Reaped: monit takes a process that has ended and is not reaped for one that is there.
         drop(victim);
         if let Some(peers) = peers {
-            peers.noticed(killed, found)?;
+            peers.noticed(pid, killed, found)?;
         }
         Ok(())
     }
@@ -300,6 +320,7 @@ impl PidfdWait {
 struct Peers {
     monit: Option<Monit>,
     lsof: Option<Looking>,
+    snoops: Vec<Snoop>,
 }
 
 impl Peers {
@@ -316,7 +337,21 @@ impl Peers {
             false => None,
         };
         let lsof = there("lsof").then(|| Looking::start(&scene.path));
-        Ok(Self { monit, lsof })
+        Ok(Self {
+            monit,
+            lsof,
+            snoops: Vec::new(),
+        })
+    }
+
+    fn snoops(row: &mut Row) -> anyhow::Result<Self> {
+        let (snoops, skipped) = snoop::all()?;
+        row.skipped.extend(skipped);
+        Ok(Self {
+            monit: None,
+            lsof: None,
+            snoops,
+        })
     }
 
     /// Both have seen that it is there.
@@ -330,7 +365,11 @@ impl Peers {
         Ok(())
     }
 
-    fn noticed(&self, killed: Nanos, found: &mut Found) -> anyhow::Result<()> {
+    fn noticed(&self, pid: u32, killed: Nanos, found: &mut Found) -> anyhow::Result<()> {
+        for snoop in &self.snoops {
+            let told = nanos(snoop.told_of(pid)?.since(killed));
+            found.snoops.entry(snoop.name).or_default().push(told);
+        }
         if let Some(monit) = &self.monit {
             found
                 .monit
