@@ -13,8 +13,8 @@ pub(super) struct Family {
     roots: BTreeSet<(Nanos, ProcId)>,
     /// Parent and child, also of parents that are not, or no longer, members.
     children: BTreeSet<(ProcId, ProcId)>,
-    /// When each was met.
-    joined: BTreeSet<(Nanos, ProcId)>,
+    /// When the last one was met, also if it has ended since.
+    last_joined: Option<Nanos>,
 }
 
 const NOBODY: ProcId = ProcId {
@@ -31,15 +31,14 @@ impl Family {
         if let Some(parent) = p.parent {
             self.children.insert((parent, p.id));
         }
-        self.joined.insert((joined, p.id));
+        self.last_joined = self.last_joined.max(Some(joined));
     }
 
-    pub(super) fn remove(&mut self, p: &Process, joined: Nanos) {
+    pub(super) fn remove(&mut self, p: &Process) {
         self.roots.remove(&(p.start, p.id));
         if let Some(parent) = p.parent {
             self.children.remove(&(parent, p.id));
         }
-        self.joined.remove(&(joined, p.id));
     }
 
     pub(super) fn has_parent(&mut self, child: &Process) {
@@ -66,8 +65,8 @@ impl Family {
         self.roots.contains(&(p.start, p.id))
     }
 
-    /// When the member that was met last was met.
+    /// When a member was met last. It took a place for good, also once it has ended.
     pub(super) fn last_joined(&self) -> Option<Nanos> {
-        self.joined.last().map(|(at, _)| *at)
+        self.last_joined
     }
 }

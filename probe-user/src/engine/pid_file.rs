@@ -227,19 +227,23 @@ impl ServiceState {
         if !self.was_named_instead(end) {
             return None;
         }
-        let (instance, from) = (end.instance, end.process.id.pid);
+        let (instance, id) = (end.instance, end.process.id);
         if let Some(end) = &mut self.last_end {
             end.named_instead = true;
         }
+        // It was a member like others by then, and is forgotten like theirs.
+        for end in self.deaths.iter_mut().filter(|e| e.process.id == id) {
+            (end.was_main, end.named_instead) = (false, true);
+        }
         let heir = self.named_by_pid_file().and_then(|id| self.member(&id))?;
-        (heir.instance == instance).then(|| (heir.process.clone(), from))
+        (heir.instance == instance).then(|| (heir.process.clone(), id.pid))
     }
 
     /// Keeps the end of who wrote the PID file before anybody had read whom it names. `heard`: the stop signals that
     /// it was sent, which ask whom the file names.
-    pub(super) fn may_have_been_named(&mut self, end: &End, heard: VecDeque<Asked>) {
+    pub(super) fn may_have_been_named(&mut self, end: End, heard: VecDeque<Asked>) {
         if self.pid_file_writers.contains(&end.process.id) && self.unit.is_none() {
-            keep(&mut self.unread, (end.clone(), heard));
+            keep(&mut self.unread, (end, heard));
         }
     }
 
@@ -258,6 +262,8 @@ impl ServiceState {
         let Some((mut end, heard)) = self.unread.remove(i) else {
             return;
         };
+        // How it counts is known by this.
+        self.uncounted.retain(|e| e.process.id != end.process.id);
         // A later life's end says more.
         if state.modified > end.at || self.last_end.as_ref().is_some_and(|last| last.at > end.at) {
             return;

@@ -554,7 +554,7 @@ impl Engine {
         let Some(mut m) = service.members.remove(&process.id) else {
             return;
         };
-        service.family.remove(&m.process, m.joined);
+        service.family.remove(&m.process);
         for child in service.family.children(process.id).collect::<Vec<_>>() {
             service.lost_parent(&child, at);
         }
@@ -588,19 +588,24 @@ impl Engine {
             .as_ref()
             .filter(|e| was_main && !taken_over && e.generation == service.generation);
         let stopped = followed.filter(|e| e.explains_leftovers() && at <= e.at + service.decl.stop_within);
-        let follows_clean_end = stopped.is_some_and(|e| e.kind == EndKind::Clean);
         let follows_crash = followed.is_some_and(|e| e.kind == EndKind::Crash);
         // systemd signals every process of the unit when it stops it.
         let by_stop_signal = matches!(status, ExitStatus::Signal { signal, .. } if service.decl.stop_signals.contains(&signal));
-        let asked = m
-            .asked
-            .clone()
-            .or_else(|| instance_asked.filter(|a| was_main || by_stop_signal || a.by_job()))
-            .or_else(|| service.asked_before(m.instance).filter(|_| by_stop_signal))
-            .or_else(|| stopped?.asked.clone())
-            .or_else(|| killed_for_not_heeding(&m, status, &service.decl, at));
-        // A process that lives on long after it was asked to stop has not stopped for that.
-        let asked = asked.filter(|a| a.by_job() || at <= a.at + service.decl.stop_within * HEEDING);
+        // `stopped`: the end that it follows.
+        let asked = |stopped: Option<&End>| {
+            let asked = m
+                .asked
+                .clone()
+                .or_else(|| {
+                    let by = instance_asked.clone();
+                    by.filter(|a| was_main || by_stop_signal || a.by_job())
+                })
+                .or_else(|| service.asked_before(m.instance).filter(|_| by_stop_signal))
+                .or_else(|| stopped?.asked.clone())
+                .or_else(|| killed_for_not_heeding(&m, status, &service.decl, at));
+            // A process that lives on long after it was asked to stop has not stopped for that.
+            asked.filter(|a| a.by_job() || at <= a.at + service.decl.stop_within * HEEDING)
+        };
         let killer = match status {
             ExitStatus::Signal { signal, .. } => killer(&m, signal),
             _ => None,
@@ -614,26 +619,35 @@ impl Engine {
         // Nobody is left to hand over to: helpers that live a moment longer hold nothing.
         let closed_all =
             clean_code && m.held_address && !still_listening && !foreign_holder && !instance_holds;
-        let kind = if status == ExitStatus::Unknown && asked.is_none() {
-            EndKind::Unseen
-        } else if m.oom.is_some() {
-            EndKind::Crash
-        } else if asked.is_some() {
-            EndKind::Asked
-        } else if follows_clean_end {
-            EndKind::Clean
-        } else if status == ExitStatus::Code(0) && (survivors || foreign_holder) && !closed_all {
-            EndKind::Handover
-        } else if clean_code && (m.cleaned_up || m.held_address && !still_listening) {
-            EndKind::Clean
-        } else {
-            EndKind::Crash
+        let kind = |asked: Option<&Asked>, stopped: Option<&End>| {
+            if status == ExitStatus::Unknown && asked.is_none() {
+                EndKind::Unseen
+            } else if m.oom.is_some() {
+                EndKind::Crash
+            } else if asked.is_some() {
+                EndKind::Asked
+            } else if stopped.is_some_and(|e| e.kind == EndKind::Clean) {
+                EndKind::Clean
+            } else if status == ExitStatus::Code(0) && (survivors || foreign_holder) && !closed_all {
+                EndKind::Handover
+            } else if clean_code && (m.cleaned_up || m.held_address && !still_listening) {
+                EndKind::Clean
+            } else {
+                EndKind::Crash
+            }
         };
-        // While events are missing, the one that would explain it may be among them.
-        let kind = match kind {
-            EndKind::Crash if blind && m.oom.is_none() => EndKind::Unseen,
-            kind => kind,
+        let judge = |stopped: Option<&End>| {
+            let asked = asked(stopped);
+            let kind = match kind(asked.as_ref(), stopped) {
+                // While events are missing, the one that would explain it may be among them.
+                EndKind::Crash if blind && m.oom.is_none() => EndKind::Unseen,
+                kind => kind,
+            };
+            (asked, kind)
         };
+        let (asked, kind) = judge(stopped);
+        // Whom the PID file named lived a life of its own, and followed nobody; the file may be read only later.
+        let by_itself = stopped.map(|_| judge(None));
         let by_own = killer
             .as_ref()
             .and_then(|k| k.actor.as_ref())
@@ -694,8 +708,12 @@ impl Engine {
             service.may_have_been_main(&end);
             service.may_have_counted(&end);
         }
-        if !counted || !was_main {
-            service.may_have_been_named(&end, m.heard);
+        if !counted || !was_main || by_itself.is_some() {
+            let mut end = end.clone();
+            if let Some((asked, kind)) = by_itself {
+                (end.asked, end.kind) = (asked, kind);
+            }
+            service.may_have_been_named(end, m.heard);
         }
         if is_main {
             service.main = None;
@@ -857,7 +875,7 @@ impl ServiceState {
         if !had_parent && m.process.parent.is_some() {
             let (process, joined) = (m.process.clone(), m.joined);
             let is_root = process.parent.is_none_or(|p| !self.members.contains_key(&p));
-            self.family.remove(&process, joined);
+            self.family.remove(&process);
             self.family.add(&process, is_root, joined);
         }
         self.note_evidence(&news.id);

@@ -385,11 +385,15 @@ impl ServiceState {
         self.members.get(id)?.asked.as_ref()
     }
 
-    /// The end of the main process that the present one only outlives: it was a worker of that life, or a session.
+    /// The end of the main process that the present one only outlives: it was a worker of that life, or a session. Not whom the
+    /// PID file named before that end: it had taken over.
     pub(super) fn outlived(&self) -> Option<&End> {
         let main = self.main_member()?;
         self.last_end.as_ref().filter(|e| {
-            e.kind != EndKind::Handover && e.generation == self.generation && main.process.start <= e.at
+            e.kind != EndKind::Handover
+                && e.generation == self.generation
+                && main.process.start <= e.at
+                && !self.was_named_instead(e)
         })
     }
 

@@ -326,3 +326,69 @@ fn a_stop_that_is_told_before_the_listener_was_asked_for_all_the_same() {
         panic!("{e}");
     }
 }
+
+/// A clean end is followed by whom the PID file names, which is read only after that one was killed: it followed nobody.
+#[test]
+fn whom_a_pid_file_names_follows_nobody_also_if_it_is_read_late() {
+    let actions = [
+        Action::Start,
+        Action::Start,
+        Action::Bind {
+            by: 90,
+            replace: false,
+            stranger: false,
+        },
+        Action::Kill { whom: 5 },
+        Action::Exit { whom: 0, code: 0 },
+        Action::RenameBack,
+        Action::Stranger,
+        Action::Listen { by: 0 },
+        Action::Start,
+        Action::Unlink {
+            by: 0,
+            stranger: false,
+        },
+        Action::Start,
+        Action::WritePid { by: 216 },
+        Action::Kill { whom: 2 },
+    ];
+    let choices = [66, 84, 0, 71, 0, 0, 0, 104, 20, 85, 43, 0, 0, 0, 143, 29];
+    if let Err(e) = compare(&actions, &choices, true) {
+        panic!("{e}");
+    }
+}
+
+/// The PID file names the heir of a process that is then killed, and is read only after that.
+#[test]
+fn an_heir_that_was_named_late_outlives_no_stop() {
+    let fork = Action::Fork {
+        of: 0,
+        inherits: false,
+    };
+    let bind = |by, stranger| Action::Bind {
+        by,
+        replace: false,
+        stranger,
+    };
+    let actions = [
+        Action::Start,
+        bind(0, true),
+        Action::Close { by: 0, tcp: false },
+        Action::Start,
+        Action::Kill { whom: 49 },
+        Action::Kill { whom: 0 },
+        Action::Start,
+        fork.clone(),
+        Action::Term { whom: 156 },
+        bind(32, false),
+        Action::WritePid { by: 187 },
+        Action::Kill { whom: 0 },
+        fork,
+        Action::Start,
+        Action::Kill { whom: 0 },
+        Action::Start,
+    ];
+    if let Err(e) = compare(&actions, &[0, 0, 4, 36, 71, 179, 159, 12], true) {
+        panic!("{e}");
+    }
+}
