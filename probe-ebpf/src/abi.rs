@@ -375,7 +375,10 @@ pub struct Changer {
     pub at: u64,
 }
 
-/// Value of `PAST`, keyed by pid: who a process was that has ended.
+/// Slots of `PAST`. A power of two.
+pub const PAST_SLOTS: u32 = 16384;
+
+/// Value of `PAST`, at the pid modulo [`PAST_SLOTS`]: who a process was that has ended.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Past {
@@ -385,7 +388,8 @@ pub struct Past {
     pub ended: u64,
     /// As in [`ExitRecord::status`].
     pub status: u32,
-    pub pad: u32,
+    /// 1, written last; 0 while the rest is written.
+    pub whole: u32,
 }
 
 /// One process, from the iterator over tasks.

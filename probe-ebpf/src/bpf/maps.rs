@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use probe_abi::{
-    CONTROLS, ChangeKey, Changer, NameKey, Past, PortKey, RECORD_KINDS, SPARED, SUN_PATH_LEN, Supervised,
-    UnitKey,
+    CONTROLS, ChangeKey, Changer, NameKey, PAST_SLOTS, Past, PortKey, RECORD_KINDS, SPARED, SUN_PATH_LEN,
+    Supervised, UnitKey,
 };
 
 /// A hook's program and its spares.
@@ -58,14 +58,10 @@ pub(super) static BUSY: PerCpuArray<[u32; PROGRAMS]> = PerCpuArray::with_max_ent
 #[map]
 pub(super) static CROWDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SPARED, 0);
 
-/// Who a process was that has ended, by pid. The oldest makes room.
+/// Who a process was that has ended, by the lower bits of its pid: pids are given in turn, so the oldest makes room. Written in
+/// place, since each process of the host pays for it: a hash table of the least recently used costs three times as much.
 #[map]
-pub(super) static PAST: LruHashMap<u32, Past> = LruHashMap::with_max_entries(16384, 0);
-
-/// Where the exit hook and its spares build the value for `PAST`, which is too large for the stack: a slot for each, because
-/// the kernel does not run one program twice on one CPU at a time.
-#[map]
-pub(super) static PAST_SCRATCH: PerCpuArray<Past> = PerCpuArray::with_max_entries(PROGRAMS as u32, 0);
+pub(super) static PAST: Array<Past> = Array::with_max_entries(PAST_SLOTS, 0);
 
 /// Who changed a wanted name last, as far as somebody asked for it. The oldest makes room.
 #[map]

@@ -10,13 +10,13 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use probe_abi::{
     CGROUP_NAME_LEN, CONTROL_UNITS, EXIT_FDS, EXIT_LISTENERS, ExecRecord, ExitRecord, ForkRecord,
-    LOST_SUPERVISED, OomRecord, RecordKind, SOCKFS_MAGIC, SPARED_EXEC, SPARED_EXIT, SPARED_FORK, Supervised,
-    UnitKey,
+    LOST_SUPERVISED, OomRecord, PAST_SLOTS, Past, RecordKind, SOCKFS_MAGIC, SPARED_EXEC, SPARED_EXIT,
+    SPARED_FORK, Supervised, UnitKey,
 };
 
 use super::{
     emit::{emit, zero},
-    maps::{BUSY, CROWDED, LOST, PAST, PAST_SCRATCH, SUPERVISED, WANTED_EXE, WANTED_UNIT, control, count},
+    maps::{BUSY, CROWDED, LOST, PAST, SUPERVISED, WANTED_EXE, WANTED_UNIT, control, count},
     read::{Object, offset, setting, user_bytes},
     task,
 };
@@ -235,17 +235,18 @@ fn exited<const NTH: usize>(ctx: &RawTracePointContext) -> i32 {
     }
     let pid = task::pid(of);
     let status = exit_status(of, signal);
-    if !(NTH > 0 && is_past(pid, of))
-        && let Some(past) = PAST_SCRATCH.get_ptr_mut(NTH as u32)
+    if let Some(past) = PAST.get_ptr_mut(pid % PAST_SLOTS)
+        && !(NTH > 0 && is_past(past, pid, of))
     {
-        zero(past);
-        // SAFETY: the slot belongs to this program and this CPU.
+        // SAFETY: a slot of the map, which only the end of a process with such a pid writes to. Volatile, so that this order is
+        // the one that a reader sees.
         unsafe {
+            (&raw mut (*past).whole).write_volatile(0);
+            zero(past);
             task::describe(&raw mut (*past).task, of);
-            (*past).ended = bpf_ktime_get_boot_ns();
-            (*past).status = status;
-            // A full LRU map evicts; what fails under memory pressure makes one name unknown, nothing more.
-            let _ = PAST.insert(&pid, &*past, 0);
+            (&raw mut (*past).ended).write_volatile(bpf_ktime_get_boot_ns());
+            (&raw mut (*past).status).write_volatile(status);
+            (&raw mut (*past).whole).write_volatile(1);
         }
     }
     // Two last threads can both see `live` at zero (up to 6.12): the one that removes the entry writes the record.
@@ -261,11 +262,11 @@ fn exited<const NTH: usize>(ctx: &RawTracePointContext) -> i32 {
     0
 }
 
-/// Whether this task's end is noted in `PAST`.
+/// Whether this task's end is noted there.
 #[inline(always)]
-fn is_past(pid: u32, of: Object) -> bool {
-    // SAFETY: an entry that is replaced while it is read gives another start time, which is compared.
-    unsafe { PAST.get(&pid) }.is_some_and(|past| past.task.start == task::start(of))
+fn is_past(past: *const Past, pid: u32, of: Object) -> bool {
+    // SAFETY: a slot of the map; what is written meanwhile is of another process, which is compared.
+    unsafe { (*past).whole == 1 && (*past).task.pid == pid && (*past).task.start == task::start(of) }
 }
 
 /// The word that wait(2) gives. On 5.10 a plain exit(3) sets only the leader's `exit_code`.

@@ -8,9 +8,11 @@ use aya::{
 };
 use probe_abi::{
     CGROUP_NAME_LEN, CHANGE_REMOVED, CHANGE_RENAMED_AWAY, CHANGE_RENAMED_TO, CONTROL_UNITS, ChangeKey,
-    Changer, LOST_SUPERVISED, NAME_LEN, NameKey, Past, PortKey, RECORD_KINDS, RecordKind, Supervised,
-    UnitKey,
+    Changer, LOST_SUPERVISED, NAME_LEN, NameKey, PAST_SLOTS, Past, PortKey, RECORD_KINDS, RecordKind,
+    Supervised, UnitKey,
 };
+
+use zerocopy::IntoBytes as _;
 
 use super::decode::process;
 use crate::{
@@ -218,7 +220,7 @@ fn typed<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str)
 /// The maps that stay with [`super::Kernel`].
 pub(super) struct Maps {
     supervised: HashMap<MapData, u32, Supervised>,
-    past: HashMap<MapData, u32, Past>,
+    past: Array<MapData, Past>,
     changers: HashMap<MapData, ChangeKey, Changer>,
     exes: Set<u64>,
     units: Set<UnitKey>,
@@ -336,7 +338,12 @@ impl Maps {
     }
 
     pub(super) fn past(&self, pid: u32) -> Option<PastProcess> {
-        let past = self.past.get(&pid, 0).ok()?;
+        let slot = pid % PAST_SLOTS;
+        // The kernel copies it while a program may write it for another process: twice the same is of one.
+        let (past, again) = (self.past.get(&slot, 0).ok()?, self.past.get(&slot, 0).ok()?);
+        if past.whole != 1 || past.task.pid != pid || past.as_bytes() != again.as_bytes() {
+            return None;
+        }
         Some(PastProcess {
             process: process(&past.task, None),
             ended: Nanos(past.ended),
