@@ -10,12 +10,7 @@ mod sent;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    pin::pin,
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -66,6 +61,8 @@ pub enum ClientError {
     NotRunning { socket: PathBuf, error: io::Error },
     #[error("{} can't be connected to: {error}", socket.display())]
     Connect { socket: PathBuf, error: io::Error },
+    #[error("whoever listens at {} is not to be asked from here", socket.display())]
+    Unsuitable { socket: PathBuf },
     #[error("the daemon at {} did not answer in time ({phase}: {})", socket.display(), humantime::format_duration(*limit))]
     Timeout {
         socket: PathBuf,
@@ -110,6 +107,8 @@ impl ClientError {
 pub struct Client {
     socket: PathBuf,
     timeouts: Timeouts,
+    /// Whether the process that listens is one to be asked.
+    suits: Option<fn(pid: i32) -> bool>,
 }
 
 impl Client {
@@ -117,6 +116,7 @@ impl Client {
         Self {
             socket: socket.into(),
             timeouts,
+            suits: None,
         }
     }
 
@@ -133,8 +133,10 @@ impl Client {
         self
     }
 
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// Asks only a daemon whose process this says yes to.
+    pub fn only_where(mut self, suits: fn(pid: i32) -> bool) -> Self {
+        self.suits = Some(suits);
+        self
     }
 
     /// Asks for what is there. `path` with its query: see [`query`].
@@ -208,6 +210,14 @@ impl Client {
                 });
             }
         };
+        if let Some(suits) = self.suits {
+            let peer = stream.peer_cred().ok().and_then(|c| c.pid());
+            if !peer.is_some_and(suits) {
+                return Err(ClientError::Unsuitable {
+                    socket: self.socket.clone(),
+                });
+            }
+        }
         let sent = Sent::new(stream);
         let written = sent.written();
         // Nothing is said yet, so this waits for nobody.

@@ -21,6 +21,7 @@ use crate::{
 mod addresses;
 mod bind;
 mod bounds;
+pub mod facts;
 mod family;
 pub mod finding;
 mod handover;

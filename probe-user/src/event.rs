@@ -135,6 +135,33 @@ pub enum Disposition {
     Blocked,
 }
 
+impl SignalResult {
+    /// As it stands in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Ignored => "ignored",
+            Self::AlreadyPending => "already_pending",
+            Self::Overflow => "overflow",
+            Self::InfoLost => "info_lost",
+        }
+    }
+}
+
+impl Disposition {
+    pub const ALL: [Self; 4] = [Self::Default, Self::Ignored, Self::Caught, Self::Blocked];
+
+    /// As it stands in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Ignored => "ignored",
+            Self::Caught => "caught",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalSent {
     pub target: Process,

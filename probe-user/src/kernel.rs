@@ -47,7 +47,7 @@ pub use self::{
     pins::{PinError, PinOptions, Predecessor},
     plan::{Plan, Tier},
     ring::Ring,
-    task_files::{TaskFiles, TaskFilesError},
+    task_files::{HeldUnix, TaskFiles, TaskFilesError},
 };
 use crate::{
     clock::Nanos,

@@ -13,7 +13,7 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    filter::{LevelFilter, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -24,7 +24,7 @@ use crate::{cli::daemon::LogFormat, cmd};
 
 /// Of a command: to stderr, because stdout belongs to what was asked for. `RUST_LOG` counts for more than `-v`.
 pub(crate) fn of_command(verbose: u8) {
-    text(verbose, "warn");
+    text(verbose, LevelFilter::WARN);
 }
 
 /// Of the daemon.
@@ -39,33 +39,48 @@ pub(crate) fn of_daemon(format: LogFormat, verbose: u8) -> io::Result<()> {
     };
     match format {
         LogFormat::Journal => {
-            let journal = tracing_journald::layer()?.with_filter(filter(verbose, "info"));
-            tracing_subscriber::registry().with(journal).init();
+            let journal = tracing_journald::layer()?;
+            let filter = filter(verbose, LevelFilter::INFO);
+            tracing_subscriber::registry().with(journal).with(filter).init();
         }
-        LogFormat::Json => tracing_subscriber::fmt()
-            .with_writer(io::stderr)
-            .with_env_filter(filter(verbose, "info"))
-            .event_format(Json)
-            .init(),
-        LogFormat::Text | LogFormat::Auto => text(verbose, "info"),
+        LogFormat::Json => {
+            let json = tracing_subscriber::fmt::layer()
+                .with_writer(io::stderr)
+                .event_format(Json);
+            let filter = filter(verbose, LevelFilter::INFO);
+            tracing_subscriber::registry().with(json).with(filter).init();
+        }
+        LogFormat::Text | LogFormat::Auto => text(verbose, LevelFilter::INFO),
     }
     Ok(())
 }
 
-fn filter(verbose: u8, least: &str) -> EnvFilter {
-    let levels = ["warn", "info", "debug", "trace"];
+/// By target and level, as in `info,probe_user::engine=debug`. Spans and fields can't be named: nothing here has spans, and
+/// the filter that knows them brings a compiler of regular expressions into the program.
+fn filter(verbose: u8, least: LevelFilter) -> Targets {
+    let levels = [
+        LevelFilter::WARN,
+        LevelFilter::INFO,
+        LevelFilter::DEBUG,
+        LevelFilter::TRACE,
+    ];
     let first = levels.iter().position(|l| *l == least).unwrap_or(0);
     let level = levels[(first + usize::from(verbose)).min(levels.len() - 1)];
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level))
+    std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| Targets::new().with_default(level))
 }
 
-fn text(verbose: u8, least: &str) {
-    tracing_subscriber::fmt()
+fn text(verbose: u8, least: LevelFilter) {
+    let text = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_env_filter(filter(verbose, least))
         .with_ansi(cmd::color(&io::stderr()))
         .with_target(verbose > 1)
-        .without_time()
+        .without_time();
+    tracing_subscriber::registry()
+        .with(text)
+        .with(filter(verbose, least))
         .init();
 }
 

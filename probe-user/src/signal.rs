@@ -1,6 +1,6 @@
 //! Signal numbers and names. One place, because `SIGUSR1`, `USR1` and `10` all mean the same to a user.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -18,6 +18,18 @@ impl Signal {
     pub const STOP: Self = Self(libc::SIGSTOP);
     pub const CONT: Self = Self(libc::SIGCONT);
     pub const CHLD: Self = Self(libc::SIGCHLD);
+
+    /// `TERM`, `RTMIN+2`; the number of what is no signal.
+    pub fn name(self) -> Cow<'static, str> {
+        match nix::sys::signal::Signal::try_from(self.0) {
+            Ok(s) => {
+                let name = s.as_str();
+                name.strip_prefix("SIG").unwrap_or(name).into()
+            }
+            Err(_) if (34..=64).contains(&self.0) => format!("RTMIN+{}", self.0 - 34).into(),
+            Err(_) => self.0.to_string().into(),
+        }
+    }
 
     /// From `TERM`, `SIGTERM`, `15`, `RTMIN+2` or `34`.
     pub fn parse(text: &str) -> Option<Self> {
@@ -61,11 +73,7 @@ pub enum DefaultAction {
 /// The name without `SIG`, as in `kill -l`.
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match nix::sys::signal::Signal::try_from(self.0) {
-            Ok(s) => f.write_str(s.as_str().trim_start_matches("SIG")),
-            Err(_) if (34..=64).contains(&self.0) => write!(f, "RTMIN+{}", self.0 - 34),
-            Err(_) => write!(f, "{}", self.0),
-        }
+        f.write_str(&self.name())
     }
 }
 

@@ -23,6 +23,8 @@ use super::{
 
 /// One clock tick of `/proc/PID/stat`, in nanoseconds.
 const TICK: u64 = 10_000_000;
+/// Descriptors that the verifier follows one by one.
+const PORTION: u32 = 64;
 /// `SIGNAL_GROUP_EXIT` in `signal_struct.flags`.
 const SIGNAL_GROUP_EXIT: u32 = 4;
 
@@ -322,7 +324,27 @@ fn held_listeners(record: *mut ExitRecord, of: Object) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn next_listener(files: u64, from: u32, size: u32) -> u32 {
-    for step in 0..EXIT_FDS {
+    for portion in 0..EXIT_FDS / PORTION {
+        let first = from.wrapping_add(portion * PORTION);
+        if first >= size {
+            break;
+        }
+        let fd = listener_within(files, first, size);
+        if fd < size {
+            return fd;
+        }
+    }
+    size
+}
+
+/// The same within one portion of them. The verifier follows each turn of a loop: of one loop over all descriptors 50,000
+/// instructions, which is most of the time that a start takes.
+///
+/// Exported like [`next_listener`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn listener_within(files: u64, from: u32, size: u32) -> u32 {
+    for step in 0..PORTION {
         let fd = from.wrapping_add(step);
         if fd >= size {
             break;

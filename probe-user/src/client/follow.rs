@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use memchr::memmem;
 use serde::Deserialize;
 use tokio::time::sleep;
 
@@ -28,8 +29,10 @@ pub enum Told {
 pub struct Follow {
     client: Client,
     parameters: Vec<(&'static str, String)>,
-    /// Where to begin, as `?since=` says it; then always behind the last line.
+    /// Where to begin, as `?since=` says it: behind what was read until the daemon was last asked.
     since: Option<String>,
+    /// The last line that has a place. What it is matters only if the daemon has to be asked again.
+    last: Vec<u8>,
     lines: Option<Lines>,
     pause: Duration,
 }
@@ -49,6 +52,7 @@ impl Follow {
             client,
             parameters,
             since,
+            last: Vec::new(),
             lines: None,
             pause: FIRST_PAUSE,
         }
@@ -59,12 +63,13 @@ impl Follow {
     /// # Errors
     /// [`ClientError`]: nobody is waited for yet.
     pub async fn begin(&mut self) -> Result<(), ClientError> {
+        let since = self.since().map(str::to_owned);
         let mut parameters: Vec<(&str, Option<&str>)> = self
             .parameters
             .iter()
             .map(|(name, value)| (*name, Some(value.as_str())))
             .collect();
-        parameters.push(("since", self.since.as_deref()));
+        parameters.push(("since", since.as_deref()));
         let lines = self.client.lines(&query("/v1/events", &parameters)).await?;
         let header = |name| lines.header(name).map(str::to_owned);
         if let (Some(epoch), Some(cursor)) = (header("probe-epoch"), header("probe-cursor")) {
@@ -88,7 +93,7 @@ impl Follow {
                     self.note(&line);
                     return Ok(Told::Line(line));
                 }
-                Ok(None) => format!("the daemon at {} has ended", self.client.socket().display()),
+                Ok(None) => format!("the daemon at {} has ended", self.client.socket.display()),
                 Err(e) if e.is_absence() => e.to_string(),
                 Err(e) => return Err(e),
             };
@@ -114,17 +119,19 @@ impl Follow {
     }
 
     /// Where to go on from, as `?since=` takes it.
-    pub fn since(&self) -> Option<&str> {
+    pub fn since(&mut self) -> Option<&str> {
+        if let Ok(place) = serde_json::from_slice::<Place<'_>>(&self.last) {
+            self.since = Some(format!("{}.{}", place.epoch, place.cursor));
+        }
+        self.last.clear();
         self.since.as_deref()
     }
 
     fn note(&mut self, line: &[u8]) {
-        if let Ok(place) = serde_json::from_slice::<Place<'_>>(line) {
-            let since = self.since.get_or_insert_default();
-            since.clear();
-            since.push_str(&place.epoch);
-            since.push('.');
-            since.push_str(&place.cursor.to_string());
+        // It can't be part of a text, where quotes are escaped.
+        if memmem::rfind(line, b"\"cursor\":").is_some() {
+            self.last.clear();
+            self.last.extend_from_slice(line);
         }
     }
 }

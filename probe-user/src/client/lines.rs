@@ -3,6 +3,7 @@
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming, header::HeaderMap};
+use memchr::memchr;
 
 use super::{Client, ClientError, Connection};
 
@@ -71,7 +72,7 @@ impl Lines {
 
     /// A line that is here already.
     pub fn try_next(&mut self) -> Option<BytesMut> {
-        let end = self.buffer[self.searched..].iter().position(|b| *b == b'\n');
+        let end = memchr(b'\n', &self.buffer[self.searched..]);
         let Some(end) = end else {
             self.searched = self.buffer.len();
             return None;

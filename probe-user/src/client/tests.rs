@@ -2,6 +2,7 @@
 
 use std::{
     os::{fd::AsRawFd, unix::net},
+    path::Path,
     sync::{Arc, Mutex},
 };
 

@@ -3,12 +3,8 @@
 use std::{
     fs,
     io::{self, Write},
-    os::fd::AsRawFd,
-    path::Path,
     time::Duration,
 };
-
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, sockopt};
 
 use probe_user::{
     client::query,
@@ -56,10 +52,7 @@ fn by_daemon(args: &Who) -> Option<Answer> {
     }
     let mut client = super::client(&args.reach).ok()?;
     if nix::unistd::geteuid().is_root() {
-        if !lives_here(client.socket())? {
-            return None;
-        }
-        client = client.hurried(AT_ONCE);
+        client = client.only_where(lives_here).hurried(AT_ONCE);
     }
     let address = args.address.to_string();
     let path = query("/v1/who", &[("address", Some(&address))]);
@@ -70,24 +63,14 @@ fn by_daemon(args: &Who) -> Option<Answer> {
 /// Longer than a search takes beside ten thousand processes.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// Whether whoever listens there has the same root and the same namespaces of mounts and networks.
-fn lives_here(socket: &Path) -> Option<bool> {
-    // A connect to a UNIX socket waits only where the queue is full; a daemon that hangs so far is none to be asked.
-    let stream = nix::sys::socket::socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )
-    .ok()?;
-    nix::sys::socket::connect(stream.as_raw_fd(), &UnixAddr::new(socket).ok()?).ok()?;
-    let pid = getsockopt(&stream, sockopt::PeerCredentials).ok()?.pid();
-    let same = |what: &str| {
+/// Whether a process has the same root and the same namespaces of mounts and networks.
+fn lives_here(pid: i32) -> bool {
+    let is_same = |what: &&str| {
         let of = |process: &str| fs::read_link(format!("/proc/{process}/{what}")).ok();
         let (own, theirs) = (of("self"), of(&pid.to_string()));
         own.is_some() && own == theirs
     };
-    Some(["ns/mnt", "ns/net", "root"].iter().all(|what| same(what)))
+    ["ns/mnt", "ns/net", "root"].iter().all(is_same)
 }
 
 fn code(state: State) -> u8 {

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::facts::Facts;
 use crate::{
     clock::Nanos,
     event::{Actor, ProcId, TimeSource},
@@ -171,7 +172,7 @@ pub struct Shown {
     pub process: Option<Actor>,
     pub actor: Option<Actor>,
     /// Facts of the kind: `signal`, `code`, `result`, `disposition`, `status`, …
-    pub facts: serde_json::Map<String, serde_json::Value>,
+    pub facts: Facts,
     /// One sentence for a person.
     pub summary: String,
 }

@@ -1,11 +1,12 @@
 //! How events are put into words and fields.
 
-use serde_json::Value;
+use std::fmt;
 
 use crate::event::{Actor, ExitStatus, Process};
 
 use super::{
     Engine,
+    facts::Facts,
     finding::{Effect, EventKind, Shown},
     state::End,
 };
@@ -19,7 +20,7 @@ impl Engine {
         subject: Option<String>,
         process: Option<&Actor>,
         actor: Option<&Actor>,
-        facts: Value,
+        facts: impl Into<Facts>,
         summary: String,
     ) -> u64 {
         let seq = self.next_seq();
@@ -36,10 +37,9 @@ impl Engine {
         subject: Option<String>,
         process: Option<&Actor>,
         actor: Option<&Actor>,
-        facts: Value,
+        facts: impl Into<Facts>,
         summary: String,
     ) {
-        let Value::Object(facts) = facts else { return };
         self.effects.push(Effect::Show(Box::new(Shown {
             seq,
             at: self.at,
@@ -49,7 +49,7 @@ impl Engine {
             subject,
             process: process.cloned(),
             actor: actor.cloned(),
-            facts,
+            facts: facts.into(),
             summary,
         })));
     }
@@ -58,20 +58,30 @@ impl Engine {
 /// `redis-server (812)`: the command name as `ps` shows it; the executable's file name where that is the same cut short,
 /// or where nothing else is known.
 pub(crate) fn describe(p: &Process) -> String {
-    let exe = p
-        .exe
-        .as_deref()
-        .and_then(|e| e.rsplit('/').next())
-        .filter(|n| !n.is_empty());
-    let comm = Some(p.comm.as_str()).filter(|c| !c.is_empty());
-    let name = match (comm, exe) {
-        (Some(comm), Some(exe)) if exe.starts_with(comm) => Some(exe),
-        (comm, exe) => comm.or(exe),
-    };
-    match name {
-        Some(name) => format!("{name} ({})", p.id.pid),
-        None => format!("process {}", p.id.pid),
+    Described(p).to_string()
+}
+
+/// As [`describe`] says it, for what is said with each event.
+pub(super) struct Described<'a>(pub(super) &'a Process);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(p) = self;
+        let exe = p.exe.as_deref().map(file_name).filter(|n| !n.is_empty());
+        let comm = Some(p.comm.as_str()).filter(|c| !c.is_empty());
+        let name = match (comm, exe) {
+            (Some(comm), Some(exe)) if exe.starts_with(comm) => Some(exe),
+            (comm, exe) => comm.or(exe),
+        };
+        match name {
+            Some(name) => write!(f, "{name} ({})", p.id.pid),
+            None => write!(f, "process {}", p.id.pid),
+        }
     }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// `nginx (812), /usr/sbin/nginx of nginx.service`: enough to find out what a process is that nobody declared, also later.

@@ -1,5 +1,7 @@
 //! Signals: who sent what to whom, and whether that asked a service to stop.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use crate::{
@@ -10,9 +12,10 @@ use crate::{
 
 use super::{
     Engine,
+    facts::Facts,
     finding::EventKind,
     process::Met,
-    show::describe,
+    show::{Described, describe},
     state::{Ask, Asked, SIGNALS_KEPT, SignalFact, keep},
 };
 
@@ -27,14 +30,17 @@ impl Engine {
             let Some(target) = self.services[s].member(&id).map(|m| m.process.clone()) else {
                 continue;
             };
-            let by = sent.actor.as_deref().map_or("the kernel".to_owned(), describe);
-            let facts = json!({
-                "signal": sent.signal,
-                "code": code_name(sent.code),
-                "result": sent.result,
-                "disposition": sent.disposition,
-            });
-            let summary = format!("{} sent {} to {}", by, sent.signal, describe(&target));
+            let facts = Facts::new([
+                ("signal", sent.signal.name().into()),
+                ("code", code_name(sent.code).into()),
+                ("result", sent.result.name().into()),
+                ("disposition", sent.disposition.name().into()),
+            ]);
+            let (signal, whom) = (sent.signal, Described(&target));
+            let summary = match &sent.actor {
+                Some(by) => format!("{} sent {signal} to {whom}", Described(by)),
+                None => format!("the kernel sent {signal} to {whom}"),
+            };
             let actor = sent.actor.as_ref();
             self.show_at(
                 s,
@@ -168,7 +174,7 @@ impl Engine {
 }
 
 /// Names of `si_code` for signals that a process sent, and of the kernel's own.
-fn code_name(code: i32) -> String {
+fn code_name(code: i32) -> Cow<'static, str> {
     match code {
         libc::SI_USER => "SI_USER".into(),
         libc::SI_QUEUE => "SI_QUEUE".into(),
@@ -178,6 +184,6 @@ fn code_name(code: i32) -> String {
         libc::SI_ASYNCIO => "SI_ASYNCIO".into(),
         libc::SI_SIGIO => "SI_SIGIO".into(),
         0x80 => "SI_KERNEL".into(),
-        n => n.to_string(),
+        n => n.to_string().into(),
     }
 }

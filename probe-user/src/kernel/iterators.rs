@@ -11,7 +11,11 @@ use aya::{Ebpf, programs::Iter};
 use probe_abi::{ALL_SOCKETS, FileEntry, TaskEntry};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{decode::process, maps::WantedInodes, task_files::TaskFiles};
+use super::{
+    decode::process,
+    maps::WantedInodes,
+    task_files::{HeldUnix, TaskFiles},
+};
 use crate::{clock::Nanos, event::ProcId, sources::observer::Task};
 
 /// More than the 32 KiB that the kernel gives in one read.
@@ -54,6 +58,11 @@ impl Iterators {
         let mut inodes = inodes.clone();
         inodes.remove(&ALL_SOCKETS);
         self.files(inodes)
+    }
+
+    /// [`TaskFiles::unix`]
+    pub fn unix(&mut self, pid: u32, inode: u64) -> Option<HeldUnix> {
+        self.files.unix(pid, inode).ok()
     }
 
     /// [`TaskFiles::has_no_other`]

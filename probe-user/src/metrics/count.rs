@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::{Map, Value};
-
 use super::{
     histogram::Histogram,
     table::{Tables, labels},
 };
 use crate::{
-    engine::finding::{EventKind, FindingState, Kind},
+    engine::{
+        facts::{Fact, Facts},
+        finding::{EventKind, FindingState, Kind},
+    },
+    event::Disposition,
     report::filter::event_kind,
     signal::Signal,
     stream::Said,
@@ -17,7 +19,6 @@ use crate::{
 
 /// Different sources of losses; further ones are `other`.
 const SOURCES: usize = 64;
-const DISPOSITIONS: [&str; 4] = ["default", "ignored", "caught", "blocked"];
 
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -120,9 +121,14 @@ impl Counts {
 }
 
 /// Both are words of this program; anything else would be a mistake, and is one series.
-fn signal(facts: &Map<String, Value>) -> (i32, &'static str) {
-    let text = |name| facts.get(name).and_then(Value::as_str);
+fn signal(facts: &Facts) -> (i32, &'static str) {
+    let text = |name| facts.get(name).and_then(Fact::as_str);
     let number = text("signal").and_then(Signal::parse).map_or(0, |s| s.0);
-    let disposition = text("disposition").and_then(|d| DISPOSITIONS.into_iter().find(|known| *known == d));
+    let disposition = text("disposition").and_then(|d| {
+        Disposition::ALL
+            .map(Disposition::name)
+            .into_iter()
+            .find(|known| *known == d)
+    });
     (number, disposition.unwrap_or("other"))
 }

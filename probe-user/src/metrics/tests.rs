@@ -41,7 +41,7 @@ fn signal(name: &str, disposition: &str) -> Said {
         subject: None,
         process: None,
         actor: None,
-        facts: facts.as_object().unwrap().clone(),
+        facts: facts.into(),
         summary: String::new(),
     }))
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use memchr::memchr2;
+
 /// Control characters, and those that hide or turn around what stands next to them.
 fn is_hostile(c: char) -> bool {
     c.is_control()
@@ -38,13 +40,15 @@ pub fn plain(from: &str) -> String {
 /// JSON escapes only what lies below U+0020. DEL and the C1 controls steer terminals too, and can stand only inside of
 /// strings, so each may be replaced by its escape. Looks at the bytes from `from` on.
 pub(super) fn json_controls(line: &mut Vec<u8>, from: usize) {
-    let is_control = |w: &[u8]| w[0] == 0x7f || w[0] == 0xc2 && matches!(w.get(1), Some(0x80..=0x9f));
     let mut at = from;
-    while let Some(found) = (at..line.len()).find(|i| is_control(&line[*i..])) {
-        let (code, width) = if line[found] == 0x7f {
-            (0x7f, 1)
-        } else {
-            (line[found + 1], 2)
+    while let Some(found) = memchr2(0x7f, 0xc2, &line[at..]).map(|n| at + n) {
+        let (code, width) = match (line[found], line.get(found + 1)) {
+            (0x7f, _) => (0x7f, 1),
+            (_, Some(code @ 0x80..=0x9f)) => (*code, 2),
+            _ => {
+                at = found + 1;
+                continue;
+            }
         };
         let escape = format!("\\u{code:04x}");
         at = found + escape.len();

@@ -223,7 +223,6 @@ const RESERVED: [&str; 14] = [
 impl Serialize for EventLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { options, shown: s } = self;
-        let facts: &Map<String, Value> = &s.facts;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("v", &V)?;
         map.serialize_entry("type", "event")?;
@@ -236,10 +235,7 @@ impl Serialize for EventLine<'_> {
         map.serialize_entry("kind", filter::event_kind(s.kind))?;
         map.serialize_entry("process", &s.process.as_deref().map(Who::from))?;
         map.serialize_entry("subject", &s.subject)?;
-        for (name, value) in facts
-            .iter()
-            .filter(|(name, _)| !RESERVED.contains(&name.as_str()))
-        {
+        for (name, value) in s.facts.iter().filter(|(name, _)| !RESERVED.contains(name)) {
             map.serialize_entry(name, value)?;
         }
         map.serialize_entry("actor", &s.actor.as_deref().map(Who::from))?;

@@ -48,7 +48,7 @@ fn shown() -> Effect {
             .into(),
         ),
         actor: Some(process(990, "kill").into()),
-        facts,
+        facts: serde_json::Value::Object(facts).into(),
         summary: "USR1 to annad (812)".into(),
     }))
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use self::{
-    dumps::{Asked, Dumps},
+    dumps::{Asked, Asker, Dumps},
     holders::Holders,
 };
 pub use self::{
@@ -35,7 +35,7 @@ use crate::{
     clock,
     config::{Config, Netns},
     event::{AddressState, FileId, PathState, ProcId, Process, Snapshot, SnapshotReason, Socket, SocketId},
-    kernel::Iterators,
+    kernel::{HeldUnix, Iterators},
 };
 
 /// How often a look is repeated that something moved under.
@@ -72,6 +72,10 @@ impl<T: HolderFinder + ProcessLister + Send> KernelTables for T {}
 impl HolderFinder for Iterators {
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
         Self::holders(self, inodes)
+    }
+
+    fn unix(&mut self, pid: u32, inode: u64) -> Option<HeldUnix> {
+        Self::unix(self, pid, inode)
     }
 
     fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
@@ -403,19 +407,20 @@ impl Observer {
         }
         for (namespace, members) in groups.into_values() {
             let sites: Vec<&Asked<'_>> = members.iter().map(|i| &asked[*i]).collect();
-            let dumps = match namespace {
-                NetNamespace::Own => Ok(Dumps::read(
-                    &mut self.diag,
-                    &sites,
-                    &self.seen,
-                    &self.here,
-                    self.with_bound,
-                )),
-                NetNamespace::Other { file, .. } => Diag::open_in(file)
-                    .map(|mut diag| Dumps::read(&mut diag, &sites, &self.seen, &self.here, self.with_bound))
-                    .map_err(|e| e.to_string()),
+            let mut other = match namespace {
+                NetNamespace::Own => Ok(None),
+                NetNamespace::Other { file, .. } => Diag::open_in(file).map(Some).map_err(|e| e.to_string()),
             };
-            let dumps = dumps.map(|d| Some(Rc::new(d)));
+            let dumps = other.as_mut().map_err(|e| e.clone()).map(|other| {
+                let mut asker = Asker {
+                    diag: other.as_mut().unwrap_or(&mut self.diag),
+                    tables: self.tables.as_deref_mut(),
+                    seen: &self.seen,
+                    here: &self.here,
+                    holders: &self.holders,
+                };
+                Some(Rc::new(Dumps::read(&mut asker, &sites, self.with_bound)))
+            });
             for i in members {
                 let netns = &wanted[i].1.netns;
                 of[i] = dumps.clone().map_err(|e| match netns {

@@ -44,7 +44,7 @@ const MAX_SOCKETS: usize = 1 << 20;
 const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
 const CLOSE_WAIT: u8 = 8;
-const LISTEN: u8 = 10;
+pub(super) const LISTEN: u8 = 10;
 const BOUND_INACTIVE: u8 = 13;
 
 const RCV_SHUTDOWN: u8 = 1;

@@ -4,7 +4,10 @@ use serde_json::Value;
 
 use super::Said;
 use crate::{
-    engine::finding::{EventKind, Kind},
+    engine::{
+        facts::{Fact, Facts},
+        finding::{EventKind, Kind},
+    },
     event::Process,
     report,
 };
@@ -94,7 +97,7 @@ pub(super) fn cost(said: &Said) -> usize {
         Said::Event(s) => {
             size_of_val(&**s)
                 + 2 * (s.service.len() + s.summary.len() + s.subject.as_ref().map_or(0, String::len))
-                + 2 * facts(&s.facts)
+                + 2 * told(&s.facts)
                 + process(s.process.as_deref())
                 + process(s.actor.as_deref())
         }
@@ -120,6 +123,17 @@ fn process(process: Option<&Process>) -> usize {
             p.comm.len() + p.exe.as_ref().map_or(0, String::len) + p.unit.as_ref().map_or(0, String::len);
         arguments + 2 * names + 64
     })
+}
+
+fn told(facts: &Facts) -> usize {
+    let size = |fact: &Fact| match fact {
+        Fact::Word(text) => size_of::<Fact>() + text.len(),
+        Fact::Other(v) => value(v),
+    };
+    facts
+        .iter()
+        .map(|(name, fact)| 32 + name.len() + size(fact))
+        .sum()
 }
 
 fn facts(map: &serde_json::Map<String, Value>) -> usize {

@@ -17,7 +17,7 @@ fn event(service: &str, kind: EventKind) -> Said {
         subject: None,
         process: None,
         actor: None,
-        facts: Map::new(),
+        facts: Default::default(),
         summary: format!("{service} did something"),
     }))
 }
@@ -37,7 +37,7 @@ fn finding(service: &str, kind: Kind) -> Said {
         summary: "it is so".into(),
         resolution: None,
         evidence: vec![7],
-        facts: Map::new(),
+        facts: Default::default(),
     }))
 }
 
@@ -263,7 +263,7 @@ fn lines_carry_their_number_and_their_epoch() {
         cause: None,
         outcome: Outcome::Refused,
         summary: "the configuration stays as it was".into(),
-        facts: Map::new(),
+        facts: Default::default(),
     })));
     let mut reader = stream.subscribe(Start::Oldest, Filter::default());
     let mut types = Vec::new();

@@ -5,7 +5,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -16,7 +16,7 @@ use crate::{
     clock::{self, Nanos},
     config::Netns,
     event::{AddressState, PathState, ProcId, Socket},
-    kernel::TaskFiles,
+    kernel::{HeldUnix, TaskFiles},
     sources::{
         observer::{HolderFinder, KernelTables, Observer, ProcessLister, Task},
         path,
@@ -49,7 +49,7 @@ pub fn look(address: &Address, options: &Options) -> Result<Answer, WhoError> {
 pub struct Looker {
     observer: Observer,
     asked: Asked,
-    files: TaskFiles,
+    files: Files,
 }
 
 impl Looker {
@@ -57,11 +57,11 @@ impl Looker {
     /// When the kernel can't be asked for sockets at all.
     pub fn new() -> Result<Self, WhoError> {
         let tables = Searching::default();
-        let asked = Arc::clone(&tables.asked);
+        let (asked, files) = (Arc::clone(&tables.asked), Arc::clone(&tables.files));
         Ok(Self {
             observer: Observer::new(Some(Box::new(tables)))?.with_bound(),
             asked,
-            files: TaskFiles::default(),
+            files,
         })
     }
 
@@ -81,7 +81,7 @@ impl Looker {
         // It was not searched, because whoever held it still does.
         let mut certain = false;
         if asked.is_none() && !state.sockets.is_empty() {
-            certain = state.sockets.iter().all(|s| all_holders(&mut self.files, s));
+            certain = state.sockets.iter().all(|s| all_holders(&self.files, s));
             if !certain && let Some(anew) = self.observer.site_anew(&site, &view) {
                 state = anew;
                 asked = self.take_asked();
@@ -129,7 +129,7 @@ impl Looker {
     }
 
     fn take_asked(&self) -> Option<Result<(), String>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.asked).take()
     }
 }
 
@@ -140,9 +140,9 @@ impl std::fmt::Debug for Looker {
 }
 
 /// Whether nobody but the known holders has the socket open.
-fn all_holders(files: &mut TaskFiles, socket: &Socket) -> bool {
+fn all_holders(files: &Files, socket: &Socket) -> bool {
     let holders: Vec<_> = socket.holders.iter().map(|h| (h.process, h.fd)).collect();
-    files.has_no_other(socket.inode, &holders)
+    lock(files).has_no_other(socket.inode, &holders)
 }
 
 /// A socket file that no socket of this network namespace explains.
@@ -227,19 +227,29 @@ pub fn tables() -> Box<dyn KernelTables> {
 
 /// Whether the kernel answered, when it was last asked.
 type Asked = Arc<Mutex<Option<Result<(), String>>>>;
+/// Both of a [`Looker`]'s ways to ask need the kernel's types.
+type Files = Arc<Mutex<TaskFiles>>;
 
 #[derive(Default)]
 struct Searching {
-    files: TaskFiles,
+    files: Files,
     asked: Asked,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl HolderFinder for Searching {
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>> {
-        let found = self.files.holders(inodes);
+        let found = lock(&self.files).holders(inodes);
         let told = found.as_ref().map(|_| ()).map_err(ToString::to_string);
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        *lock(&self.asked) = Some(told);
         found.map_err(io::Error::other)
+    }
+
+    fn unix(&mut self, pid: u32, inode: u64) -> Option<HeldUnix> {
+        lock(&self.files).unix(pid, inode).ok()
     }
 }
 

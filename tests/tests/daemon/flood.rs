@@ -115,8 +115,6 @@ fn stopped_readers_slow_nobody_and_are_told_what_they_lost() {
 }
 
 fn event(service: u64, n: u64) -> Said {
-    let mut facts = serde_json::Map::new();
-    facts.insert("n".into(), n.into());
     Said::Event(Box::new(Shown {
         seq: n,
         at: clock::now(),
@@ -126,7 +124,7 @@ fn event(service: u64, n: u64) -> Said {
         subject: None,
         process: None,
         actor: None,
-        facts,
+        facts: serde_json::json!({ "n": n }).into(),
         summary: "a signal of the flood".into(),
     }))
 }

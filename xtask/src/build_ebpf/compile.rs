@@ -65,7 +65,15 @@ pub(crate) fn compile(root: &Path, tools: &Tools) -> anyhow::Result<Vec<u8>> {
     let built = target_directory.join(TARGET).join("bpf/probe-ebpf");
     let stripped = target_directory.join(record::OBJECT);
     let mut objcopy = Command::new(&tools.objcopy);
-    objcopy.arg("--strip-debug").arg(&built).arg(&stripped);
+    // Relocations of the type information are for linkers: a quarter of the object that no loader reads.
+    objcopy
+        .args([
+            "--strip-debug",
+            "--remove-section=.rel.BTF",
+            "--remove-section=.rel.BTF.ext",
+        ])
+        .arg(&built)
+        .arg(&stripped);
     child::capture(&mut objcopy, Duration::from_secs(60))?;
     let object = fs::read(&stripped).with_context(|| format!("read {}", stripped.display()))?;
     // A workspace that really is in the place that stands for it can't be told from a remapped one.

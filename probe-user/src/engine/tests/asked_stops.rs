@@ -247,7 +247,7 @@ fn a_stop_that_went_well_is_told_as_one_timeline() {
     w.exit(50, ExitStatus::Code(0));
     w.expect_nothing();
     let stop = w.shown.iter().find(|s| s.kind == EventKind::Stop).unwrap();
-    let timeline = &stop.facts["stop"];
+    let timeline = stop.facts.value("stop");
     assert_eq!(timeline["signal"], "TERM");
     assert_eq!(timeline["disposition"], "caught");
     assert_eq!(timeline["listeners_closed_after_ns"], 20_000_000);

@@ -39,7 +39,7 @@ fn event(kind: EventKind) -> Said {
         subject: None,
         process: None,
         actor: None,
-        facts: serde_json::Map::new(),
+        facts: Default::default(),
         summary: String::new(),
     }))
 }

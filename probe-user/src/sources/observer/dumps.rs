@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::Sockets;
+use super::{KernelTables, Sockets, holders::Holders};
 use crate::{
     address::{Address, Inet, Site},
     event::{FileId, PathState, Socket, SocketId, SocketState},
@@ -103,6 +103,17 @@ impl UnixDump {
     }
 }
 
+/// Who is asked, and what is known before.
+pub(super) struct Asker<'a> {
+    pub(super) diag: &'a mut Diag,
+    pub(super) tables: Option<&'a mut (dyn KernelTables + 'static)>,
+    /// Sockets that belonged to a site before.
+    pub(super) seen: &'a BTreeMap<Site, Sockets>,
+    /// Socket files that sockets of this network namespace were bound to.
+    pub(super) here: &'a BTreeMap<Site, Stamp>,
+    pub(super) holders: &'a Holders,
+}
+
 /// A site that is looked at.
 pub(super) struct Asked<'a> {
     pub(super) site: &'a Site,
@@ -117,18 +128,13 @@ pub(super) struct Match {
 }
 
 impl Dumps {
-    /// Reads the families that `addresses` need. `seen`: sockets that belonged to them before; `here`: socket files that
-    /// sockets of this network namespace were bound to.
-    pub(super) fn read(
-        diag: &mut Diag,
-        sites: &[&Asked<'_>],
-        seen: &BTreeMap<Site, Sockets>,
-        here: &BTreeMap<Site, Stamp>,
-        with_bound: bool,
-    ) -> Self {
+    /// Reads the families that `sites` need.
+    pub(super) fn read(asker: &mut Asker<'_>, sites: &[&Asked<'_>], with_bound: bool) -> Self {
+        let known = known_unix(asker, sites);
+        let Asker { diag, seen, here, .. } = asker;
         let any = |f: fn(&Address) -> bool| sites.iter().any(|a| f(&a.site.address));
         let mut dumps = Self::default();
-        if let Some(known) = known_unix(diag, sites, seen, here) {
+        if let Some(known) = known {
             dumps.unix = Some(Ok(UnixDump::of(known)));
         } else if any(|a| matches!(a, Address::Unix(_) | Address::Abstract(_))) {
             let unix = diag.unix().and_then(|sockets| {
@@ -236,12 +242,7 @@ const ASKED_ALONE: usize = 4;
 
 /// The sockets of all UNIX sites, where those that were seen before are all that there can be: a socket file has one socket
 /// for as long as it is there unchanged, and its name no other. `None`: a dump has to tell.
-fn known_unix(
-    diag: &mut Diag,
-    sites: &[&Asked<'_>],
-    seen: &BTreeMap<Site, Sockets>,
-    here: &BTreeMap<Site, Stamp>,
-) -> Option<Vec<UnixSocket>> {
+fn known_unix(asker: &mut Asker<'_>, sites: &[&Asked<'_>]) -> Option<Vec<UnixSocket>> {
     let unix = || {
         sites
             .iter()
@@ -250,18 +251,24 @@ fn known_unix(
     if unix().count() > ASKED_ALONE {
         return None;
     }
-    let mut wanted = Sockets::new();
+    let mut wanted = BTreeMap::new();
     for asked in unix() {
         let (_, stamp) = asked.before.as_ref()?;
-        let sockets = seen.get(asked.site).filter(|s| s.len() <= ASKED_ALONE)?;
-        if here.get(asked.site) != Some(stamp) {
+        let sockets = asker.seen.get(asked.site).filter(|s| s.len() <= ASKED_ALONE)?;
+        if asker.here.get(asked.site) != Some(stamp) {
             return None;
         }
-        wanted.extend(sockets);
+        let path = asked.site.address.path()?;
+        wanted.extend(sockets.iter().map(|(id, inode)| ((*id, *inode), path)));
     }
     let mut found = Vec::with_capacity(wanted.len());
-    for (id, inode) in wanted {
-        found.extend(diag.unix_exact(id, inode).ok()?);
+    for (socket, path) in wanted {
+        let tables = asker.tables.as_deref_mut();
+        let held = tables.and_then(|tables| asker.holders.quiet_listener(tables, socket, path));
+        match held {
+            Some(held) => found.push(held),
+            None => found.extend(asker.diag.unix_exact(socket.0, socket.1).ok()?),
+        }
     }
     Some(found)
 }

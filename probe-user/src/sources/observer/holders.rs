@@ -12,8 +12,12 @@ use std::{
 
 use super::KernelTables;
 use crate::{
-    event::{Holder, ProcId, Socket},
-    sources::{close_watch, process},
+    event::{Holder, ProcId, Socket, SocketId, SocketState},
+    kernel::HeldUnix,
+    sources::{
+        close_watch, process,
+        sock_diag::{self, UnixName, UnixSocket, UnixType},
+    },
 };
 
 /// Relatives of known holders whose descriptors are read before everything is searched.
@@ -26,6 +30,11 @@ pub trait HolderFinder {
     /// # Errors
     /// When it can't be asked; `/proc` is walked then.
     fn holders(&mut self, inodes: &BTreeSet<u64>) -> io::Result<Vec<(u64, ProcId, i32)>>;
+
+    /// How a UNIX socket is that this process has open, where the kernel can be asked for that.
+    fn unix(&mut self, _pid: u32, _inode: u64) -> Option<HeldUnix> {
+        None
+    }
 
     /// Whether it is certain that nobody but these holds a socket.
     fn has_no_other(&mut self, _inode: u64, _holders: &[(ProcId, i32)]) -> bool {
@@ -71,8 +80,14 @@ impl Holders {
     ) -> Answer {
         let mut found = self.verified(wanted);
         let mut complete = true;
+        let mut all = are_all(wanted, &found, tables.as_deref_mut());
+        if !all {
+            let before = count(&found);
+            self.add_relatives(wanted, &mut found);
+            all = count(&found) > before && are_all(wanted, &found, tables.as_deref_mut());
+        }
         let is_missing = missing(wanted, &found).next().is_some();
-        if is_missing || thorough && !are_all(wanted, &found, tables.as_deref_mut()) {
+        if is_missing || thorough && !all {
             if let Some(tables) = tables {
                 // An error leaves everything to the walk below.
                 for (inode, id, fd) in tables.holders(wanted).unwrap_or_default() {
@@ -99,19 +114,54 @@ impl Holders {
         Answer { found, complete }
     }
 
-    /// Known holders that still are, and what their relatives hold.
+    /// A listener that nobody waits for, as the kernel would list it: looked at in the files of who held it when it was last
+    /// looked at. `None`: that has to be asked for.
+    pub(super) fn quiet_listener(
+        &self,
+        tables: &mut (dyn KernelTables + 'static),
+        (id, inode): (SocketId, u64),
+        path: &Path,
+    ) -> Option<UnixSocket> {
+        let (holder, _) = self.last.get(&inode)?.first()?;
+        let held = tables.unix(holder.pid, inode)?;
+        let kind = match held.kind {
+            libc::SOCK_STREAM => UnixType::Stream,
+            libc::SOCK_SEQPACKET => UnixType::SeqPacket,
+            _ => return None,
+        };
+        // Who waits longest is told by the list only.
+        let is_quiet = held.state == sock_diag::LISTEN && held.shutdown == 0 && held.queue == 0;
+        (held.id == id && is_quiet).then(|| UnixSocket {
+            id,
+            inode,
+            kind,
+            state: SocketState::Listening,
+            name: UnixName::Path(path.to_owned()),
+            file: held.file,
+            queue: 0,
+            backlog: held.backlog,
+            head: None,
+        })
+    }
+
+    /// Known holders that still are.
     fn verified(&self, wanted: &BTreeSet<u64>) -> Found {
         let mut found = Found::new();
-        let mut relatives = BTreeSet::new();
         for inode in wanted {
             for (id, fd) in self.last.get(inode).into_iter().flatten() {
                 if holds(*id, *fd, *inode) {
                     found.entry(*inode).or_default().insert((*id, *fd));
                 }
-                relatives.insert(*id);
             }
         }
-        // A restart or a handover runs in the family: forked children, the parent that started it.
+        found
+    }
+
+    /// What known holders and their relatives hold. A restart or a handover runs in the family: forked children, the parent
+    /// that started it.
+    fn add_relatives(&self, wanted: &BTreeSet<u64>, found: &mut Found) {
+        let last = wanted.iter().filter_map(|inode| self.last.get(inode)).flatten();
+        let mut relatives: BTreeSet<ProcId> = last.map(|(id, _)| *id).collect();
         let known: Vec<ProcId> = relatives.iter().copied().collect();
         for id in known {
             let parent = process::parent(id);
@@ -122,9 +172,8 @@ impl Holders {
             }
         }
         for id in relatives.into_iter().filter(|id| id.pid != 1).take(RELATIVES) {
-            let _ = descriptors(id, wanted, &mut found);
+            let _ = descriptors(id, wanted, found);
         }
-        found
     }
 }
 
@@ -133,6 +182,10 @@ const FEW: usize = 16;
 /// Sockets remembered.
 const MAX_REMEMBERED: usize = 4096;
 
+fn count(found: &Found) -> usize {
+    found.values().map(BTreeSet::len).sum()
+}
+
 fn missing(wanted: &BTreeSet<u64>, found: &Found) -> impl Iterator<Item = u64> {
     wanted.iter().copied().filter(|inode| !found.contains_key(inode))
 }
@@ -140,7 +193,8 @@ fn missing(wanted: &BTreeSet<u64>, found: &Found) -> impl Iterator<Item = u64> {
 /// Whether it is certain that nobody else holds these sockets. Beside thousands of processes a search costs more than a few
 /// questions.
 fn are_all(wanted: &BTreeSet<u64>, found: &Found, tables: Option<&mut (dyn KernelTables + 'static)>) -> bool {
-    let Some(tables) = tables.filter(|_| wanted.len() <= FEW) else {
+    let Some(tables) = tables.filter(|_| wanted.len() <= FEW && missing(wanted, found).next().is_none())
+    else {
         return false;
     };
     wanted.iter().all(|inode| {

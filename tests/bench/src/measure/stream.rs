@@ -14,13 +14,17 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use memchr::{memchr_iter, memmem};
 use probe_tests::{Sandbox, probe_binary, until};
 use probe_user::{
     api::{Api, Is, Listeners, Server},
     clock,
     config::Config,
     daemon::{acts::Acts, engine},
-    engine::finding::{EventKind, Shown},
+    engine::{
+        facts::Facts,
+        finding::{EventKind, Shown},
+    },
     event::{ProcId, Process, TimeSource},
     history::Store,
     kernel::LoadOptions,
@@ -111,15 +115,12 @@ fn event() -> Said {
         argv: vec![name.to_owned()],
         unit: None,
     };
-    let mut facts = serde_json::Map::new();
-    for (name, value) in [
-        ("signal", "HUP"),
-        ("code", "SI_USER"),
-        ("result", "queued"),
-        ("disposition", "caught"),
-    ] {
-        facts.insert(name.into(), value.into());
-    }
+    let facts = Facts::new([
+        ("signal", "HUP".into()),
+        ("code", "SI_USER".into()),
+        ("result", "queued".into()),
+        ("disposition", "caught".into()),
+    ]);
     Said::Event(Box::new(Shown {
         seq: 1,
         at: clock::now(),
@@ -161,12 +162,9 @@ impl Client {
             let mut buffer = vec![0; 256 * 1024];
             while let Ok(n @ 1..) = output.read(&mut buffer) {
                 let piece = &buffer[..n];
-                lines.fetch_add(
-                    piece.iter().filter(|b| **b == b'\n').count() as u64,
-                    Ordering::Relaxed,
-                );
+                lines.fetch_add(memchr_iter(b'\n', piece).count() as u64, Ordering::Relaxed);
                 // Rare, and then at most one that lies across two pieces is not counted; its line is, and is one too many.
-                let gone = piece.windows(13).filter(|w| *w == b"\"type\":\"lost\"").count();
+                let gone = memmem::find_iter(piece, b"\"type\":\"lost\"").count();
                 lost.fetch_add(gone as u64, Ordering::Relaxed);
             }
         });
