@@ -76,6 +76,7 @@ fn an_orphan_that_no_selector_selects_stays_a_member() {
     scene.daemon.kill("KILL");
     scene.daemon.wait_gone();
     scene.expect("crashed");
+    assert_eq!(scene.bpffs.entries("MEMBERS"), 1, "the worker");
     scene.probed.kill();
     scene.probed.begin();
     let killer = kill("KILL", worker.pid());
@@ -86,6 +87,8 @@ fn an_orphan_that_no_selector_selects_stays_a_member() {
     let signals = scene.history(&["--kind", "signal"]);
     let signal = signals.iter().find(|l| of_the_worker(l)).expect("who killed it");
     assert_eq!(signal["actor"]["pid"], killer, "{signal:#}");
+    // Of those that have ended nothing is kept.
+    until("no member is left", || scene.bpffs.entries("MEMBERS") == 0);
     row(
         TABLE,
         &[
