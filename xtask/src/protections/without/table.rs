@@ -95,7 +95,7 @@ pub(super) const TABLE: &[Without] = &[
         (ROBUST, "loss::a_burst_of_100_000_forks_is_counted_exactly")]),
     // Faults.
     w("a history that cannot be written is tried again", "probe-user/src/history/writer.rs",
-      &[("                    self.give_back(batch, &e);\n                    self.failed(&e);\n", "                    self.give_back(batch, &e);\n                    self.failed(&e);\n                    if GONE { break; }\n")],
+      &[("        if self.db.is_none() {\n", "        if self.db.is_none() && !GONE {\n")],
       &[(ROBUST, "faults::a_full_disk_is_named_and_written_to_again"),
         (ROBUST, "faults::a_read_only_state_directory_is_named_and_written_to_again")]),
     w("a damaged history is set aside", "probe-user/src/history/database.rs",
