@@ -35,12 +35,16 @@ const BUILD: Duration = Duration::from_secs(3600);
 const MEASURE: Duration = Duration::from_secs(1800);
 
 /// Debian packages, and what they are measured for.
-const PEERS: [(&str, &str); 8] = [
+const PEERS: [(&str, &str); 9] = [
     ("lsof", "who holds a path"),
     ("psmisc", "fuser: who holds a path"),
     ("iproute2", "ss: who listens"),
     ("monit", "notices that a daemon is gone"),
-    ("bpftrace", "reports exits"),
+    ("bpftrace", "reports exits, and the daemon's writes"),
+    (
+        "libbpf-tools",
+        "exitsnoop, sigsnoop, bindsnoop: print what a hook tells",
+    ),
     ("nginx-light", "throughput beside probe"),
     ("redis-server", "throughput beside probe"),
     ("redis-tools", "redis-benchmark makes the load"),

@@ -16,8 +16,10 @@ mod peer;
 mod plot;
 mod process;
 mod row;
+mod snoop;
 mod stats;
 mod watcher;
+mod writes;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 

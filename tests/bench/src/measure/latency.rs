@@ -1,6 +1,7 @@
 //! How soon somebody who watches knows that a listener was killed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use probe_tests::{Probed, Sandbox};
 use probe_user::clock::{self, Nanos};
@@ -21,8 +22,10 @@ use crate::{
     peer::{self, Monit, nanos},
     process,
     row::{Better, Plot, PlotLine, Row, Unit},
+    snoop::{self, Snoop},
     stats::{Samples, Span},
     watcher::Watcher,
+    writes::{self, Writes},
 };
 
 pub(super) const MEASURE: Measure = Measure {
@@ -31,9 +34,9 @@ pub(super) const MEASURE: Measure = Measure {
             "event",
             "From `kill -9` of a listener to the event at a watcher",
             "A daemon of ours is killed 1,000 times while every core is busy with other work. From the kernel's time of the event \
-             to the moment when a watcher with a real-time priority has read it from the API's socket: that includes the \
-             daemon's write, and the watcher's own waking up. monit (a cycle each second) and `lsof` (each second) look at the same \
-             socket, for the first kills.",
+             to the daemon's write to a watcher's socket, as bpftrace sees that system call; and to the moment when the watcher, \
+             with a real-time priority, has read it: that is another thread's waking up. monit (a cycle each second) and `lsof` (each second) look at the same \
+             socket, for the first kills; then come tools that print what one hook tells, each to a reader like the watcher.",
         ),
         (
             "verified",
@@ -48,12 +51,15 @@ pub(super) const MEASURE: Measure = Measure {
 
 /// Each takes monit and lsof half a second.
 const BESIDE_PEERS: usize = 12;
+const BESIDE_SNOOPS: usize = 100;
 const KILLS: usize = 1_000;
 /// Of both.
 const LIMIT: Duration = Duration::from_secs(150);
 
 #[derive(Default)]
 struct Found {
+    /// The kernel's time of each exit, and when the watcher had read it.
+    times: Vec<(Nanos, Nanos)>,
     /// From the kernel's time of the exit to the watcher.
     event: Samples,
     /// From the kill to the watcher.
@@ -62,6 +68,8 @@ struct Found {
     pidfd: Samples,
     monit: Samples,
     lsof: Samples,
+    /// Tools that print what a hook tells.
+    snoops: BTreeMap<&'static str, Samples>,
 }
 
 fn run(rows: &mut [Row]) -> anyhow::Result<()> {
@@ -77,7 +85,21 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
         scene.kill(&mut quiet, Some(&peers))?;
     }
     drop(peers);
+    // By themselves: each wakes a thread of its own at the same moment.
+    let mut snooped = Found::default();
+    let peers = Peers::snoops(event)?;
+    for _ in 0..super::samples(BESIDE_SNOOPS) {
+        scene.kill(&mut snooped, Some(&peers))?;
+    }
+    drop(peers);
     let mut busy = Found::default();
+    let writes = match peer::is_there("bpftrace") {
+        true => Some(Writes::of(scene.daemon.pid())?),
+        false => {
+            event.skipped.push("bpftrace is not installed".into());
+            None
+        }
+    };
     let burning = burn::all_cores()?;
     let deadline = clock::now() + LIMIT;
     while busy.event.len() < super::samples(KILLS) && clock::now() < deadline {
@@ -85,6 +107,26 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     }
     drop(burning);
 
+    if let Some(writes) = writes {
+        let writes = writes.end()?;
+        let times = busy.times.iter();
+        let written: Samples = times
+            .filter_map(|(from, until)| Some(nanos(writes::between(&writes, *from, *until)?.since(*from))))
+            .collect();
+        // bpftrace may have lost one.
+        ensure!(
+            written.len() * 100 >= busy.times.len() * 99,
+            "bpftrace saw {} writes",
+            written.len()
+        );
+        event.figure("kernel → daemon's write, cores busy", Unit::Nanos, &written);
+        event.aim_at_most(
+            "p99 to the daemon's write, cores busy",
+            Unit::Nanos,
+            written.p99(),
+            150e3,
+        );
+    }
     event.figure(
         "kernel → read by the watcher, cores busy",
         Unit::Nanos,
@@ -102,7 +144,14 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     );
     event.figure("kill → noticed by monit", Unit::Nanos, &quiet.monit);
     event.figure("kill → noticed by lsof each second", Unit::Nanos, &quiet.lsof);
-    event.aim_at_most("p99, cores busy", Unit::Nanos, busy.event.p99(), 150e3);
+    event.figure(
+        "kill → read by the watcher, beside those that print",
+        Unit::Nanos,
+        &snooped.event_from_kill,
+    );
+    for (name, samples) in &snooped.snoops {
+        event.figure(&format!("kill → printed by {name}"), Unit::Nanos, samples);
+    }
     for (what, peer) in [
         ("sooner than monit", &quiet.monit),
         ("sooner than lsof", &quiet.lsof),
@@ -170,7 +219,7 @@ struct Scene {
     exe: PathBuf,
     path: PathBuf,
     watcher: Watcher,
-    _daemon: Probed,
+    daemon: Probed,
 }
 
 impl Scene {
@@ -191,7 +240,7 @@ impl Scene {
             exe,
             path,
             watcher,
-            _daemon: daemon,
+            daemon,
         })
     }
 
@@ -222,6 +271,7 @@ impl Scene {
         let (Some((at, kernel)), Some(finding)) = (event, finding) else {
             bail!("not told")
         };
+        found.times.push((kernel, at));
         found.event.push(nanos(at.since(kernel)));
         found.event_from_kill.push(after(at));
         found.finding.push(after(finding));
@@ -229,7 +279,7 @@ impl Scene {
         // Reaped: monit takes a process that has ended and is not reaped for one that is there.
         drop(victim);
         if let Some(peers) = peers {
-            peers.noticed(killed, found)?;
+            peers.noticed(pid, killed, found)?;
         }
         Ok(())
     }
@@ -270,6 +320,7 @@ impl PidfdWait {
 struct Peers {
     monit: Option<Monit>,
     lsof: Option<Looking>,
+    snoops: Vec<Snoop>,
 }
 
 impl Peers {
@@ -286,7 +337,21 @@ impl Peers {
             false => None,
         };
         let lsof = there("lsof").then(|| Looking::start(&scene.path));
-        Ok(Self { monit, lsof })
+        Ok(Self {
+            monit,
+            lsof,
+            snoops: Vec::new(),
+        })
+    }
+
+    fn snoops(row: &mut Row) -> anyhow::Result<Self> {
+        let (snoops, skipped) = snoop::all()?;
+        row.skipped.extend(skipped);
+        Ok(Self {
+            monit: None,
+            lsof: None,
+            snoops,
+        })
     }
 
     /// Both have seen that it is there.
@@ -300,7 +365,11 @@ impl Peers {
         Ok(())
     }
 
-    fn noticed(&self, killed: Nanos, found: &mut Found) -> anyhow::Result<()> {
+    fn noticed(&self, pid: u32, killed: Nanos, found: &mut Found) -> anyhow::Result<()> {
+        for snoop in &self.snoops {
+            let told = nanos(snoop.told_of(pid)?.since(killed));
+            found.snoops.entry(snoop.name).or_default().push(told);
+        }
         if let Some(monit) = &self.monit {
             found
                 .monit

@@ -1,9 +1,15 @@
 //! Who holds a path, beside 80, 1,000 and 5,000 processes with 20 descriptors each.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, ensure};
 use probe_tests::{Probed, Sandbox, probe_binary};
+use probe_user::clock;
 use serde_json::Value;
 
 use super::Measure;
@@ -20,7 +26,7 @@ pub(super) const MEASURE: Measure = Measure {
             "who",
             "`probe who PATH` at 5,000 processes with 20 descriptors each",
             "Each tool is run in turn, from its start to its end, with its output thrown away. `attached`: a daemon runs that \
-             watches the path; `alone`: none does, and `probe who` looks by itself.",
+             watches the path, also asked without the start of a program; `alone`: none does, and `probe who` looks by itself.",
         ),
         (
             "growth-processes",
@@ -40,6 +46,8 @@ const LSOF_ROUNDS: usize = 3;
 #[derive(Default)]
 struct Tools {
     attached: Samples,
+    /// The same question from a client that runs already.
+    asked: Samples,
     alone: Samples,
     lsof: Samples,
     fuser: Samples,
@@ -72,8 +80,19 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
         let _bystanders = Load::own(&["bystanders", &more, &DESCRIPTORS.to_string()])?;
         let beside = process::count();
         all.push((beside, ask_all(&path, &daemon)?));
+        if size == SIZES[SIZES.len() - 1] {
+            let inode = socket_inode(&answer_of(&path, &daemon)?)?;
+            row.floors.push(format!(
+                "a bare netlink question for one UNIX socket, sent and answered: {}; {beside} processes",
+                Unit::Nanos.show(netlink::ask_for(inode)?.median())
+            ));
+            row.floors.push(format!(
+                "starting a program that does nothing (`probe --version`): {}; {beside} processes",
+                Unit::Nanos.show(start_alone()?.median())
+            ));
+        }
     }
-    let Some((beside, most)) = all.last() else {
+    let Some((_, most)) = all.last() else {
         anyhow::bail!("nothing was measured")
     };
     for (beside, tools) in &all {
@@ -92,15 +111,6 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     faster("lsof / alone", &most.lsof, &most.alone, 140.0);
     faster("fuser / alone", &most.fuser, &most.alone, 14.0);
     faster("ss -xlp / alone", &most.ss, &most.alone, 18.0);
-    row.floors.push(format!(
-        "a bare netlink question for one UNIX socket, sent and answered: {}",
-        Unit::Nanos.show(netlink::ask_for(socket_inode(&answer_of(&path, &daemon)?)?)?.median())
-    ));
-    row.floors.push(format!(
-        "starting a program that does nothing (`probe --version`): {}; {beside} processes",
-        Unit::Nanos.show(start_alone()?.median())
-    ));
-
     let least = &all[0].1;
     let mut grown = |what: &str, few: &Samples, many: &Samples, limit: Option<f64>| {
         if few.len() == 0 {
@@ -113,6 +123,7 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
         }
     };
     grown("attached", &least.attached, &most.attached, Some(1.1));
+    grown("asked by a running client", &least.asked, &most.asked, Some(1.1));
     grown("alone", &least.alone, &most.alone, None);
     grown("lsof", &least.lsof, &most.lsof, None);
     grown("fuser", &least.fuser, &most.fuser, None);
@@ -140,9 +151,10 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
 }
 
 impl Tools {
-    fn named(&self) -> [(&'static str, &Samples); 5] {
+    fn named(&self) -> [(&'static str, &Samples); 6] {
         [
             ("probe who, attached", &self.attached),
+            ("the daemon, asked by a running client", &self.asked),
             ("probe who, alone", &self.alone),
             ("lsof PATH", &self.lsof),
             ("fuser PATH", &self.fuser),
@@ -174,6 +186,7 @@ fn ask_all(path: &Path, daemon: &Probed) -> anyhow::Result<Tools> {
     let mut tools = Tools::default();
     for round in 0..super::samples(ROUNDS) {
         tools.attached.push(peer::time(&mut attached())?);
+        tools.asked.push(ask_daemon(path, daemon)?);
         tools.alone.push(peer::time(&mut alone())?);
         if peer::is_there("fuser") {
             tools.fuser.push(peer::time(&mut peer::fuser(path))?);
@@ -186,6 +199,26 @@ fn ask_all(path: &Path, daemon: &Probed) -> anyhow::Result<Tools> {
         }
     }
     Ok(tools)
+}
+
+/// From the connect to the end of the answer.
+fn ask_daemon(path: &Path, daemon: &Probed) -> anyhow::Result<f64> {
+    let question = format!(
+        "GET /v1/who?address=unix:{} HTTP/1.0\r\nhost: probe\r\n\r\n",
+        path.display()
+    );
+    let mut answer = Vec::new();
+    let began = clock::now();
+    let mut stream = UnixStream::connect(daemon.socket())?;
+    stream.write_all(question.as_bytes())?;
+    stream.read_to_end(&mut answer)?;
+    let took = clock::now().since(began);
+    ensure!(
+        answer.starts_with(b"HTTP/1.0 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    Ok(peer::nanos(took))
 }
 
 fn answer(mut command: Command) -> anyhow::Result<Value> {
