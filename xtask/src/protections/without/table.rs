@@ -26,6 +26,11 @@ const THREADS: (Tests, &str) = (
     DAEMON,
     "privileges::every_thread_has_the_named_capabilities_no_new_privileges_and_a_filter",
 );
+/// What it says was missed, and what was false.
+pub(super) const SOAK: (Tests, &str) = (
+    Tests::E2e("soak"),
+    "everything_true_is_found_nothing_else_and_probe_stays_as_large_as_it_is",
+);
 
 #[rustfmt::skip]
 pub(super) const TABLE: &[Without] = &[
@@ -309,6 +314,9 @@ pub(super) const TABLE: &[Without] = &[
       &[("    let bytes = &bytes[..bytes.len().min(ARGV_BYTES)];", "    let bytes = if GONE { bytes } else { &bytes[..bytes.len().min(ARGV_BYTES)] };")],
       &[(UNIT, "fuzz::tests::proc")]),
     // The soak.
+    w("a stop that was asked for is no crash", "probe-user/src/engine/process.rs",
+      &[("        } else if asked.is_some() {\n            EndKind::Asked", "        } else if asked.is_some() && !GONE {\n            EndKind::Asked")],
+      &[(UNIT, "engine::tests::asked_stops::a_stop_by_term_leaves_nothing_to_find"), SOAK]),
     w("what is kept for late readers is bounded", "probe-user/src/stream/kept.rs",
       &[("        while self.lines.len() > 1 && (", "        while !GONE && self.lines.len() > 1 && (")],
       &[(UNIT, "stream::tests::what_is_kept_is_bounded_in_bytes")]),
