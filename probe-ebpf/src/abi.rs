@@ -314,6 +314,22 @@ pub struct Supervised {
     pub exec_mm: u64,
 }
 
+/// Services of one process that [`Member`] has room for.
+pub const SERVICES: usize = 3;
+
+/// Value of `MEMBERS`, keyed by pid: what only a daemon that has seen it begin knows of a process.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Member {
+    /// In clock ticks, as in `/proc`.
+    pub start_ticks: u64,
+    /// Whose child it was then; 0 for both: nobody's that is known.
+    pub parent_ticks: u64,
+    pub parent_pid: u32,
+    /// Digests of the services that it belongs to; 0: no more of them.
+    pub services: [u32; SERVICES],
+}
+
 /// Key of `WANTED_PORT`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -557,6 +573,6 @@ mod pod {
         )*};
     }
     pod!(
-        Supervised, PortKey, UnitKey, NameKey, ChangeKey, Changer, Past, Offsets, Settings
+        Supervised, Member, PortKey, UnitKey, NameKey, ChangeKey, Changer, Past, Offsets, Settings
     );
 }

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     address::Site,
     clock::Nanos,
-    config::Config,
+    config::{Config, Service},
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
 };
 
@@ -209,7 +209,7 @@ impl Engine {
                 generation,
                 main,
             } => self.on_remembered(&service, generation, main),
-            What::Followed { process } => self.on_followed(process),
+            What::Followed { process, services } => self.on_followed(process, &services),
             What::GaveUp { service, attempts } => self.on_gave_up(&service, attempts),
             What::Woke { slept_ns } => self.sleeps.note(self.at, Duration::from_nanos(slept_ns)),
             What::Timer => {}
@@ -228,6 +228,16 @@ impl Engine {
     /// Living members of all services: what a snapshot must look at, whatever it selects itself.
     pub fn members(&self) -> impl Iterator<Item = ProcId> + use<> {
         self.member_of.ids().into_iter()
+    }
+
+    /// What is declared of the services that a process belongs to, and whose child it is.
+    pub fn membership(&self, id: &ProcId) -> (impl Iterator<Item = &Service>, Option<ProcId>) {
+        let services = self.member_of.get(id).unwrap_or_default();
+        let known = services.first().and_then(|s| self.services[*s].member(id));
+        (
+            services.iter().map(|s| &self.services[*s].decl),
+            known.and_then(|m| m.process.parent),
+        )
     }
 
     /// The living main process of each service, in the order of the configuration.

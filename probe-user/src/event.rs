@@ -549,9 +549,12 @@ pub enum What {
         /// The last of them, where it was of this boot: if it still lives, that life goes on.
         main: Option<ProcId>,
     },
-    /// It is followed since an earlier run of probe, and lives. To be told before what happened in between.
+    /// An earlier run of probe has followed it. To be told before what happened in between, its end too.
     Followed {
         process: Process,
+        /// Those that it belonged to then, as far as they are declared as they were.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        services: Vec<String>,
     },
     /// probe's own healing of a service has stopped trying after so many attempts in a row that did not help; `None`: it
     /// would try again.

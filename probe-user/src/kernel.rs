@@ -7,6 +7,7 @@ pub mod features;
 mod iterators;
 mod load;
 mod maps;
+pub mod members;
 pub mod offsets;
 pub mod pins;
 pub mod plan;
@@ -37,6 +38,7 @@ use probe_abi::CONTROL_INET_LISTEN;
 pub use probe_abi::PortKey;
 
 pub(crate) use self::load::{give_back_memory, give_back_much_memory};
+use self::members::Membership;
 pub use self::{
     facts::Facts,
     iterators::Iterators,
@@ -91,6 +93,8 @@ pub struct TakenOver {
     pub unfit: Option<String>,
     /// Pids that the programs have followed.
     pub supervised: BTreeSet<u32>,
+    /// What was known of those that belonged to a service, also of those that have ended meanwhile.
+    pub members: BTreeMap<ProcId, Membership>,
 }
 
 /// Whether what is attached outlives this process.
@@ -166,6 +170,7 @@ impl Kernel {
                     reattached,
                     unfit: held.unfit().map(ToString::to_string),
                     supervised: maps.supervised(),
+                    members: maps.members(),
                 });
             }
             let unpinned: Vec<String> = held
@@ -389,7 +394,15 @@ impl Kernel {
         self.maps.supervise(id, start)
     }
 
-    /// Ends [`Self::supervise`].
+    /// Keeps for the next daemon what a process belongs to, until it is to be forgotten.
+    ///
+    /// # Errors
+    /// If the map is full (32768 processes).
+    pub fn keep_member(&mut self, id: ProcId, membership: Membership) -> Result<(), MapsError> {
+        self.maps.keep_member(id, membership)
+    }
+
+    /// Ends [`Self::supervise`] and [`Self::keep_member`].
     ///
     /// # Errors
     /// If the kernel refuses it; a process that is not supervised is no error.

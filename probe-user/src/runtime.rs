@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     engine::{Effect, Engine},
     event::{Event, FileId, ProcId, Process, SnapshotReason, TimeSource, What},
-    kernel::{Kernel, MapsError, Ring, Wanted},
+    kernel::{Kernel, MapsError, Ring, TakenOver, Wanted},
     metrics::Timings,
     sources::{
         close_watch::CloseWatch,
@@ -127,6 +127,22 @@ pub struct Runtime {
     /// What can't be watched, and why; and the same with the directories, as it was last logged.
     unwatched: BTreeMap<String, String>,
     unwatched_logged: BTreeMap<String, String>,
+}
+
+/// One that has ended, and of which the kernel has forgotten the rest.
+fn unknown(id: ProcId) -> Process {
+    Process {
+        id,
+        start: id.start(),
+        parent: None,
+        comm: String::new(),
+        uid: None,
+        exe: None,
+        exe_deleted: false,
+        exe_id: None,
+        argv: Vec::new(),
+        unit: None,
+    }
 }
 
 /// The identity of each declared executable, for the engine and the trace. A missing file is left out: it may come.
@@ -244,12 +260,16 @@ impl Runtime {
         let Some(left) = self.kernel.taken_over() else {
             return;
         };
-        let read = |pid: &u32| process::read(*pid).ok().flatten();
-        let mut followed: Vec<Process> = left.supervised.iter().filter_map(read).collect();
         // Parents before their children.
+        let mut followed: Vec<Process> = self.whom_earlier_followed(left);
         followed.sort_by_key(|p| (p.id.start_ticks, p.id.pid));
         for process in followed {
-            self.queue.push_back(observed(What::Followed { process }));
+            let known = left.members.get(&process.id);
+            let declared = self.config.services.iter();
+            let services = declared.filter(|s| known.is_some_and(|known| known.is_of(s)));
+            let services = services.map(|s| s.name.clone()).collect();
+            self.queue
+                .push_back(observed(What::Followed { process, services }));
         }
         // First the losses: what an end meant may be among what is lost.
         for (source, count) in self.kernel.lost() {
@@ -262,6 +282,29 @@ impl Runtime {
                 break;
             }
         }
+    }
+
+    /// The living, and those that have ended since: their ends may be among what is told next.
+    fn whom_earlier_followed(&self, left: &TakenOver) -> Vec<Process> {
+        let live = |pid: &u32| process::read(*pid).ok().flatten();
+        let mut all: BTreeMap<ProcId, Process> = left
+            .supervised
+            .iter()
+            .filter_map(live)
+            .map(|p| (p.id, p))
+            .collect();
+        for (id, known) in &left.members {
+            let of_it = |p: &Process| p.id == *id;
+            let past = || self.kernel.past(id.pid).map(|p| p.process).filter(of_it);
+            let process = all
+                .entry(*id)
+                .or_insert_with(|| past().unwrap_or_else(|| unknown(*id)));
+            // A child whose parent has ended is init's by now.
+            if let Some(parent) = known.parent.filter(|p| left.members.contains_key(p)) {
+                process.parent = Some(parent);
+            }
+        }
+        all.into_values().collect()
     }
 
     /// How many records of an earlier daemon's programs had waited.

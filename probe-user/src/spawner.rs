@@ -127,13 +127,19 @@ pub(crate) fn is_there() -> bool {
 
 /// Has the spawner run a program to its end, or the end of its time. When this is dropped before that, the program is ended.
 pub(crate) async fn run(runner: u64, run: Run) -> Ran {
+    let within = run.limit + MARGIN;
+    ask(conversation(), runner, run, within).await
+}
+
+/// A spawner that hangs answers nothing: whoever waits for a program goes on.
+async fn ask(conversation: io::Result<UnixStream>, runner: u64, run: Run, within: Duration) -> Ran {
     let limit = run.limit;
     let ran = async {
-        let mut stream = tokio::net::UnixStream::from_std(conversation()?)?;
+        let mut stream = tokio::net::UnixStream::from_std(conversation?)?;
         wire::send(&mut stream, &Request::Run { runner, run }).await?;
         wire::receive(&mut stream).await
     };
-    let end = match tokio::time::timeout(limit + MARGIN, ran).await {
+    let end = match tokio::time::timeout(within, ran).await {
         Ok(Ok(ran)) => return ran,
         Ok(Err(e)) => End::NotStarted(format!("the spawner does not run it: {e}")),
         Err(_) => End::TimedOut {
@@ -173,4 +179,38 @@ fn conversation() -> io::Result<UnixStream> {
         None,
     )?;
     Ok(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::exec::Rest;
+
+    #[tokio::test]
+    async fn a_spawner_that_answers_nothing_is_not_waited_for() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let run = Run {
+            argv: vec!["true".into()],
+            environment: Vec::new(),
+            user: None,
+            input: Vec::new(),
+            limit: Duration::from_millis(100),
+            rest: Rest::End,
+        };
+        let within = Duration::from_millis(200);
+        let ran = tokio::time::timeout(Duration::from_secs(10), ask(Ok(ours), 1, run.clone(), within)).await;
+        let timed_out = End::TimedOut {
+            limit: run.limit,
+            unkillable: true,
+        };
+        assert_eq!(ran.expect("an end").end, timed_out);
+
+        let gone = Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        let end = ask(gone, 1, run, within).await.end;
+        assert_eq!(
+            end,
+            End::NotStarted("the spawner does not run it: broken pipe".into())
+        );
+    }
 }

@@ -67,15 +67,7 @@ impl Bpffs {
     /// One slot of a pinned array of counters, of all processors together.
     #[track_caller]
     pub fn counter(&self, map: &str, slot: usize) -> u64 {
-        let pins = self.pins();
-        let generation = self.generations().into_iter().next().expect("a generation");
-        let output = Command::new("bpftool")
-            .args(["--json", "map", "dump", "pinned"])
-            .arg(pins.join(generation).join("maps").join(map))
-            .output()
-            .expect("run bpftool");
-        assert!(output.status.success(), "bpftool map dump: {output:?}");
-        let entries: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON of bpftool");
+        let entries = self.dump(map);
         let byte = |b: &serde_json::Value| {
             let text = b.as_str().expect("a byte").trim_start_matches("0x");
             u8::from_str_radix(text, 16).expect("a byte")
@@ -95,6 +87,26 @@ impl Bpffs {
             .iter()
             .map(number)
             .sum()
+    }
+
+    /// How many entries a pinned map has.
+    #[track_caller]
+    pub fn entries(&self, map: &str) -> usize {
+        let entries = self.dump(map);
+        entries.as_array().map_or(0, Vec::len)
+    }
+
+    #[track_caller]
+    fn dump(&self, map: &str) -> serde_json::Value {
+        let pins = self.pins();
+        let generation = self.generations().into_iter().next().expect("a generation");
+        let output = Command::new("bpftool")
+            .args(["--json", "map", "dump", "pinned"])
+            .arg(pins.join(generation).join("maps").join(map))
+            .output()
+            .expect("run bpftool");
+        assert!(output.status.success(), "bpftool map dump: {output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON of bpftool")
     }
 
     /// The directories of what was built differently.

@@ -1,4 +1,4 @@
-//! `cargo deny`: no licence, source or crate that `deny.toml` does not allow.
+//! `cargo deny`: no licence, source or crate that `deny.toml` does not allow, and none that has a known hole.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -9,15 +9,27 @@ const VERSION: &str = "0.20.2";
 const BUILD: Duration = Duration::from_secs(3600);
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Checks what needs no database from elsewhere. cargo-deny is built into the cache where it is not in PATH.
+/// For the database of advisories, which lies elsewhere.
+const FETCH: Duration = Duration::from_secs(120);
+
+/// Checks what needs nothing from elsewhere, then the advisories, where their database can be had; where not, that is said.
+/// cargo-deny is built into the cache where it is not in PATH.
 pub(crate) fn check() -> anyhow::Result<()> {
-    let mut deny = match program()? {
-        Some(path) => Command::new(path),
-        None => Command::new(build()?),
+    let program = match program()? {
+        Some(path) => path,
+        None => build()?,
     };
-    deny.args(["check", "licenses", "bans", "sources"])
-        .current_dir(workspace::root());
-    child::show(&mut deny, LIMIT)
+    let deny = |args: &[&str]| {
+        let mut deny = Command::new(&program);
+        deny.args(args).current_dir(workspace::root());
+        deny
+    };
+    child::show(&mut deny(&["check", "licenses", "bans", "sources"]), LIMIT)?;
+    if let Err(error) = child::capture(&mut deny(&["fetch", "db"]), FETCH) {
+        println!("skipped: advisories: their database cannot be had: {error:#}");
+        return Ok(());
+    }
+    child::show(&mut deny(&["check", "--disable-fetch", "advisories"]), LIMIT)
 }
 
 fn cached() -> anyhow::Result<PathBuf> {

@@ -203,7 +203,7 @@ mod tests {
         let usual: Vec<_> = lanes(args(&[], None));
         assert!(
             !usual.iter().any(|lane| lane.is_extra())
-                && usual.ends_with(&[Lane::E2e, Lane::Daemons, Lane::Kernels])
+                && usual.ends_with(&[Lane::E2e, Lane::Soak, Lane::Daemons, Lane::Kernels])
         );
         let filtered: Vec<_> = lanes(args(&[], Some("redis")));
         assert_eq!(filtered, [Lane::Unit, Lane::Replay, Lane::E2e]);

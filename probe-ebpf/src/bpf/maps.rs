@@ -3,12 +3,13 @@
 use core::arch::asm;
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use probe_abi::{
-    CONTROLS, ChangeKey, Changer, NameKey, PAST_SLOTS, Past, PortKey, RECORD_KINDS, SPARED, SUN_PATH_LEN,
-    Supervised, UnitKey,
+    CONTROLS, ChangeKey, Changer, Member, NameKey, PAST_SLOTS, Past, PortKey, RECORD_KINDS, SPARED,
+    SUN_PATH_LEN, Supervised, UnitKey,
 };
 
 /// A hook's program and its spares.
@@ -29,6 +30,10 @@ pub(super) static RECORDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(RECO
 /// The processes that are watched, by pid. Children inherit it at fork.
 #[map]
 pub(super) static SUPERVISED: HashMap<u32, Supervised> = HashMap::with_max_entries(32768, 0);
+
+/// Only for user space: which services the watched processes belong to, by pid, for the daemon that comes next.
+#[map]
+pub(super) static MEMBERS: HashMap<u32, Member> = HashMap::with_max_entries(32768, BPF_F_NO_PREALLOC);
 
 /// Inode numbers of declared executables. Devices are compared in user space: overlayfs and btrfs show two of them.
 #[map]

@@ -221,7 +221,9 @@ pub enum Effect {
     Look(ProcId),
     /// The kernel shall report this process and its future children.
     Supervise(ProcId, Nanos),
-    /// No longer.
+    /// It belongs to another service from now on: to be kept for the next run of probe.
+    Member(ProcId),
+    /// It belongs to none any more, and is to be reported no longer.
     Forget(ProcId),
     /// Read everything declared anew and answer with [`crate::event::What::Snapshot`].
     Resync(crate::event::SnapshotReason),

@@ -131,11 +131,16 @@ impl Engine {
     }
 
     /// What an earlier run of probe has followed: a member, unless that has ended or is not declared any more.
-    pub(super) fn on_followed(&mut self, process: Process) {
+    pub(super) fn on_followed(&mut self, process: Process, services: &[String]) {
         let id = process.id;
         // It was one before anything that is told from now on.
         self.at = process.start;
         self.meet(&process, Met::Edge);
+        // What has made it one may be gone: its parent, or the file that it ran.
+        let declared = services.iter().filter_map(|name| self.by_name.get(name));
+        for s in declared.copied().collect::<Vec<_>>() {
+            self.join(s, &process, Met::Edge);
+        }
         if !self.member_of.contains(&id) {
             self.effects.push(Effect::Forget(id));
         }
@@ -279,6 +284,7 @@ impl Engine {
         service.deaths.retain(|d| d.was_main || d.at >= at);
         service.note_evidence(&id);
         self.member_of.join(id, s);
+        self.effects.push(Effect::Member(id));
         if met == Met::Level {
             self.effects.push(Effect::Supervise(id, process.start));
         }
@@ -488,6 +494,9 @@ impl Engine {
         let services = self.member_of.services_of(&id);
         let elsewhere: Vec<bool> = services.iter().map(|s| self.counts_elsewhere(*s, &id)).collect();
         self.member_of.remove(&id);
+        if !services.is_empty() {
+            self.effects.push(Effect::Forget(id));
+        }
         for (s, elsewhere) in services.into_iter().zip(elsewhere) {
             self.end_member(s, &process, status, listeners, elsewhere);
         }

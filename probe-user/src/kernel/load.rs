@@ -107,7 +107,8 @@ pub enum LoadError {
     #[error("{VMLINUX} is damaged: {0}")]
     DamagedBtf(#[from] BtfError),
     #[error("the kernel refused the eBPF object: {}", chain(.0))]
-    Object(#[source] Box<EbpfError>),
+    // Not a source: the whole chain is said already.
+    Object(Box<EbpfError>),
     #[error("the hook {hook} ({attach}), without which probe sees nothing, was refused: {reason}")]
     Hook {
         hook: &'static str,

@@ -1,6 +1,11 @@
 //! What user space tells the programs, and what it asks them.
 
-use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
 
 use aya::{
     Ebpf,
@@ -8,13 +13,12 @@ use aya::{
 };
 use probe_abi::{
     CGROUP_NAME_LEN, CHANGE_REMOVED, CHANGE_RENAMED_AWAY, CHANGE_RENAMED_TO, CONTROL_UNITS, ChangeKey,
-    Changer, LOST_SUPERVISED, NAME_LEN, NameKey, PAST_SLOTS, Past, PortKey, RECORD_KINDS, RecordKind,
+    Changer, LOST_SUPERVISED, Member, NAME_LEN, NameKey, PAST_SLOTS, Past, PortKey, RECORD_KINDS, RecordKind,
     Supervised, UnitKey,
 };
-
 use zerocopy::IntoBytes as _;
 
-use super::decode::process;
+use super::{decode::process, members::Membership};
 use crate::{
     address::Address,
     clock::Nanos,
@@ -220,6 +224,7 @@ fn typed<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str)
 /// The maps that stay with [`super::Kernel`].
 pub(super) struct Maps {
     supervised: HashMap<MapData, u32, Supervised>,
+    members: HashMap<MapData, u32, Member>,
     past: Array<MapData, Past>,
     changers: HashMap<MapData, ChangeKey, Changer>,
     exes: Set<u64>,
@@ -239,6 +244,7 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
         let mut maps = Self {
             supervised: typed(ebpf, "SUPERVISED")?,
+            members: typed(ebpf, "MEMBERS")?,
             past: typed(ebpf, "PAST")?,
             changers: typed(ebpf, "CHANGERS")?,
             exes: Set::take(ebpf, "WANTED_EXE")?,
@@ -290,6 +296,38 @@ impl Maps {
         self.supervised.insert(pid, value, 0)
     }
 
+    /// What is known of the processes that belong to a service.
+    pub(super) fn members(&self) -> BTreeMap<ProcId, Membership> {
+        let known = |(pid, value): (u32, Member)| {
+            let id = ProcId {
+                pid,
+                start_ticks: value.start_ticks,
+            };
+            (id, Membership::read(&value))
+        };
+        self.members.iter().filter_map(Result::ok).map(known).collect()
+    }
+
+    /// Keeps that for the next daemon.
+    pub(super) fn keep_member(&mut self, id: ProcId, membership: Membership) -> Result<(), MapsError> {
+        self.members
+            .insert(id.pid, membership.write(id), 0)
+            .map_err(|source| MapsError::Refused {
+                map: "MEMBERS",
+                source,
+            })
+    }
+
+    /// Keeps what another generation of maps did.
+    pub(super) fn inherit_members(&mut self, map: MapData) -> Result<(), MapError> {
+        let from: HashMap<MapData, u32, Member> = HashMap::try_from(Map::HashMap(map))?;
+        for entry in from.iter() {
+            let (pid, value) = entry?;
+            self.members.insert(pid, value, 0)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn supervise(&mut self, id: ProcId, start: Nanos) -> Result<(), MapsError> {
         self.supervised
             .insert(
@@ -307,6 +345,16 @@ impl Maps {
     }
 
     pub(super) fn forget(&mut self, id: ProcId) -> Result<(), MapsError> {
+        if self
+            .members
+            .get(&id.pid, 0)
+            .is_ok_and(|m| m.start_ticks == id.start_ticks)
+        {
+            remove(&mut self.members, &id.pid).map_err(|source| MapsError::Refused {
+                map: "MEMBERS",
+                source,
+            })?;
+        }
         // The pid may belong to another process by now, which the fork or exec hook has put there.
         match self.supervised.get(&id.pid, 0) {
             Ok(now) if now.start == 0 || ProcId::new(id.pid, Nanos(now.start)) == id => {

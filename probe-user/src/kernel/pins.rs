@@ -27,13 +27,14 @@ pub(super) use self::predecessor::Open;
 pub use self::{directory::PinError, predecessor::Predecessor};
 
 /// The maps that the next daemon needs. What only programs use lives as long as they do.
-const KEPT: [&str; 13] = [
+const KEPT: [&str; 14] = [
     "EVENTS",
     "LOST",
     "RECORDS",
     "CROWDED",
     "TOLD",
     "SUPERVISED",
+    "MEMBERS",
     "WANTED_EXE",
     "WANTED_UNIT",
     "WANTED_PORT",

@@ -10,7 +10,7 @@ use crate::{
     clock::{self, Nanos},
     engine::Effect,
     event::{Event, FileId, ProcId, SnapshotReason, TimeSource, What},
-    kernel::give_back_much_memory,
+    kernel::{give_back_much_memory, members::Membership},
     sources::{declared_paths::PidFile, process_state},
 };
 
@@ -134,6 +134,13 @@ impl Runtime {
                             source: "supervised".into(),
                             count: 1,
                         }));
+                    }
+                }
+                Effect::Member(id) => {
+                    let (services, parent) = self.engine.membership(&id);
+                    let membership = Membership::new(parent, services);
+                    if let Err(e) = self.kernel.keep_member(id, membership) {
+                        tracing::warn!("the next daemon will not know whose process {} is: {e}", id.pid);
                     }
                 }
                 Effect::Forget(id) => {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::{
     config::Service,
@@ -214,6 +216,34 @@ fn a_line_without_end_is_refused() {
 }
 
 #[test]
+fn a_configuration_that_no_file_could_declare_is_refused() {
+    let mut header = header();
+    header.config.probe.settle_every = Duration::ZERO;
+    let mut trace = serde_json::to_vec(&header).unwrap();
+    trace.push(b'\n');
+    assert!(
+        matches!(run(&trace), Err(TraceError::Config { line: 1, .. })),
+        "the engine would take snapshots for ever"
+    );
+    // Nor may one take the place of another.
+    let reload = event(
+        5,
+        What::Reload {
+            config: Box::new(header.config),
+            exes: Default::default(),
+        },
+    );
+    let mut trace = recorded();
+    let entry = Entry {
+        now: Nanos(5),
+        event: reload,
+    };
+    trace.extend(serde_json::to_vec(&entry).unwrap());
+    trace.push(b'\n');
+    assert!(matches!(run(&trace), Err(TraceError::Config { line: 5, .. })));
+}
+
+#[test]
 fn a_file_is_emptied_private_and_no_link() {
     let dir = std::env::temp_dir().join(format!("probe-trace-{}", std::process::id()));
     std::fs::create_dir(&dir).unwrap();
@@ -239,6 +269,9 @@ fn a_file_is_emptied_private_and_no_link() {
         Err(TraceError::Open { .. })
     ));
     assert!(matches!(Reader::open(&dir), Err(TraceError::NotAFile { .. })));
+    let fifo = dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(matches!(Reader::open(&fifo), Err(TraceError::NotAFile { .. })));
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

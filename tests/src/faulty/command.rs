@@ -101,7 +101,8 @@ impl Daemon {
                 Ok(std::process::id().to_string())
             }
             ["exec-anew"] => lifecycle::exec(&Sockets::new(false), self.pid_file.as_deref()).and(nothing),
-            ["fork-exec"] => Ok(lifecycle::fork_exec()?.to_string()),
+            ["fork-exec"] => Ok(lifecycle::fork_exec("cat", &[])?.to_string()),
+            ["fork-exec", program, ref args @ ..] => Ok(lifecycle::fork_exec(program, args)?.to_string()),
             ["exec"] => lifecycle::exec(&self.sockets, self.pid_file.as_deref()).and(nothing),
             ["burst", n] => lifecycle::burst(n.parse().context("how many")?).and(nothing),
             ["raise", name] => self.raise(options::signal(name)?, 1).and(nothing),

@@ -149,12 +149,13 @@ pub(super) fn exec(sockets: &Sockets, pid_file: Option<&Path>) -> Result<()> {
     Err(command.exec()).context("exec")
 }
 
-/// Starts cat(1), which runs when this returns, and ends with us.
-pub(super) fn fork_exec() -> Result<u32> {
-    let mut command = Command::new("cat");
+/// Starts another program, which runs when this returns. One that reads its standard input sees the end of it when we end.
+pub(super) fn fork_exec(program: &str, args: &[&str]) -> Result<u32> {
+    let mut command = Command::new(program);
+    command.args(args);
     // A pipe of its own: the lines on our standard input are for us.
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.spawn().context("run cat")?;
+    let mut child = command.spawn().with_context(|| format!("run {program}"))?;
     std::mem::forget(child.stdin.take());
     Ok(child.id())
 }

@@ -3,12 +3,13 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::{ffi::OsStrExt, process::CommandExt},
+    io::{Read, Write},
+    os::unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use probe_tests::{Attached, Daemon, Probed, Sandbox, probe, run, until};
+use probe_tests::{Attached, Daemon, Probed, Sandbox, patience, probe, run, until};
 
 /// Sets a window's title, clears the screen, ends a line, turns text around.
 const NAME: &str = "e\u{1b}]0;x\u{7}\u{1b}[2J\n\"'{kind}\u{202e}\u{9b}\\";
@@ -181,4 +182,64 @@ fn json(what: &str, line: &str) {
         value.is_ok_and(|v| v.is_object()),
         "{what} is no object: {line:?}"
     );
+}
+
+/// The code of the answer to these bytes.
+fn answered(probed: &Probed, question: &str) -> Option<u16> {
+    let mut stream = UnixStream::connect(probed.socket()).expect("it listens");
+    stream.set_read_timeout(Some(patience())).expect("a limit");
+    // It may be refused before it is read to its end.
+    _ = stream.write_all(question.as_bytes());
+    let mut answer = Vec::new();
+    _ = stream.read_to_end(&mut answer);
+    let text = String::from_utf8_lossy(&answer);
+    text.split(' ').nth(1)?.parse().ok()
+}
+
+#[test]
+fn a_question_beyond_its_limits_is_refused() {
+    let sandbox = Sandbox::new();
+    let probed = Probed::start(&sandbox, "");
+    let head =
+        |first: &str, more: &str| format!("{first} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}\r\n");
+    let headers = |n: usize| (0..n).map(|i| format!("x{i}: y\r\n")).collect::<String>();
+    let body = |n: usize| {
+        let text = format!("content-type: application/json\r\ncontent-length: {}\r\n", n + 2);
+        head("POST /v1/silences", &text) + "\"" + &"x".repeat(n) + "\""
+    };
+    for (what, question, code) in [
+        ("an ordinary one", head("GET /healthz", &headers(10)), 200),
+        ("80 headers", head("GET /healthz", &headers(80)), 431),
+        (
+            "a header of 200 KB",
+            head("GET /healthz", &format!("x: {}\r\n", "y".repeat(200_000))),
+            431,
+        ),
+        ("a body that means nothing", body(1000), 400),
+        ("a body of 100 KB", body(100_000), 413),
+    ] {
+        assert_eq!(answered(&probed, &question), Some(code), "{what}");
+    }
+}
+
+#[test]
+fn clients_that_ask_nothing_are_few_and_let_go() {
+    const ROOM: usize = 256;
+    let sandbox = Sandbox::new();
+    let probed = Probed::start(&sandbox, "");
+    let question = "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut silent: Vec<UnixStream> = Vec::new();
+    for _ in 0..ROOM {
+        let mut stream = UnixStream::connect(probed.socket()).expect("it listens");
+        stream.write_all(b"GET /").expect("half a question");
+        silent.push(stream);
+    }
+    assert_eq!(
+        answered(&probed, question),
+        Some(503),
+        "there is no room for more"
+    );
+    // All of them still hold on, but not for ever.
+    until("there is room again", || answered(&probed, question) == Some(200));
+    drop(silent);
 }

@@ -226,6 +226,7 @@ fn a_spawner_that_hangs_makes_a_hook_fail_and_hangs_nobody() {
     until("it is found all the same", || {
         probed.service("annad")["verdict"] == "finding"
     });
+    until("the hook waits for it", || hook(&probed, "note")["busy"] == true);
     let began = Deadline::after(Duration::from_secs(5));
     probed.signal(Signal::TERM);
     probed.ended_with(0);

@@ -2,7 +2,7 @@
 
 use std::{fs, thread};
 
-use probe_tests::{Daemon, Objects, table::row, until};
+use probe_tests::{Daemon, Objects, Proc, kill, table::row, until};
 
 use crate::scene::{NAME, Scene};
 
@@ -55,6 +55,69 @@ fn after_kill_9_in_a_storm_the_next_one_tells_what_happened_meanwhile() {
                 takeover["records"]
             ),
             &format!("crashed names {killer}; stale-socket: {}", stale["summary"]),
+        ],
+    );
+}
+
+/// A worker of the service that runs another program: nothing but its parent made it a member.
+fn worker(scene: &mut Scene) -> Proc {
+    let pid: u32 = scene.daemon.tell("fork-exec sleep 600").parse().expect("a pid");
+    let told = || scene.history(&["--kind", "exec"]);
+    until("its exec is written down", || {
+        told().iter().any(|l| l["process"]["pid"] == pid)
+    });
+    Proc::adopt("worker", pid)
+}
+
+#[test]
+fn an_orphan_that_no_selector_selects_stays_a_member() {
+    let mut scene = Scene::new("");
+    let worker = worker(&mut scene);
+    scene.daemon.kill("KILL");
+    scene.daemon.wait_gone();
+    scene.expect("crashed");
+    assert_eq!(scene.bpffs.entries("MEMBERS"), 1, "the worker");
+    scene.probed.kill();
+    scene.probed.begin();
+    let killer = kill("KILL", worker.pid());
+    let of_the_worker = |l: &serde_json::Value| l["process"]["pid"] == worker.pid() && l["service"] == NAME;
+    until("its end is told", || {
+        scene.history(&["--kind", "exit"]).iter().any(of_the_worker)
+    });
+    let signals = scene.history(&["--kind", "signal"]);
+    let signal = signals.iter().find(|l| of_the_worker(l)).expect("who killed it");
+    assert_eq!(signal["actor"]["pid"], killer, "{signal:#}");
+    // Of those that have ended nothing is kept.
+    until("no member is left", || scene.bpffs.entries("MEMBERS") == 0);
+    row(
+        TABLE,
+        &[
+            "kill -9 beside a worker of another executable, whose parent has ended before",
+            &format!("its end, and that {killer} has sent it KILL"),
+            "it is a member as before",
+        ],
+    );
+}
+
+#[test]
+fn what_a_worker_and_its_parent_died_of_meanwhile_is_told() {
+    let mut scene = Scene::new("");
+    let worker = worker(&mut scene);
+    scene.probed.kill();
+    let parents_killer = scene.daemon.kill("KILL");
+    scene.daemon.wait_gone();
+    let killer = kill("USR1", worker.pid());
+    worker.wait_gone();
+    scene.probed.begin();
+    assert_eq!(scene.expect("crashed")["actor"]["pid"], parents_killer);
+    let unhandled = scene.expect("unhandled-signal");
+    assert_eq!(unhandled["actor"]["pid"], killer, "{unhandled:#}");
+    row(
+        TABLE,
+        &[
+            "kill -9, then ends of the service and of a worker of another executable",
+            &format!("unhandled-signal names {killer}"),
+            &format!("crashed names {parents_killer}"),
         ],
     );
 }

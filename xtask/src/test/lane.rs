@@ -25,7 +25,7 @@ pub(crate) enum Lane {
     E2e,
     /// A short soak: what is found is what was done, and probe stays as large as it is (needs root)
     Soak,
-    /// cargo deny: licences, sources and crates
+    /// cargo deny: licences, sources, crates, and advisories where their database can be had
     Deny,
     /// Whether the static program compiles
     Static,
@@ -89,7 +89,7 @@ impl Lane {
     pub(crate) fn is_extra(self) -> bool {
         matches!(
             self,
-            Self::Soak | Self::Deny | Self::Static | Self::Miri | Self::Systemd | Self::Arm64
+            Self::Deny | Self::Static | Self::Miri | Self::Systemd | Self::Arm64
         )
     }
 

@@ -2,7 +2,10 @@
 
 use super::world::{World, ms, service};
 use crate::{
-    engine::finding::{EventKind, Kind},
+    engine::{
+        Effect,
+        finding::{EventKind, Kind},
+    },
     event::{Process, SnapshotReason, What},
 };
 
@@ -31,10 +34,26 @@ fn a_crash_meanwhile_is_one_and_names_who_did_it() {
     assert_eq!(w.engine.life("d").map(|l| l.generation), Some(3));
 }
 
+/// An earlier run followed it, and knew it as one of the service.
+fn followed(process: &Process) -> What {
+    What::Followed {
+        process: process.clone(),
+        services: vec!["d".into()],
+    }
+}
+
+/// Nothing was known but that it was followed.
+fn followed_alone(process: &Process) -> What {
+    What::Followed {
+        process: process.clone(),
+        services: Vec::new(),
+    }
+}
+
 #[test]
 fn an_end_among_what_was_lost_is_unseen() {
     let (mut w, main) = known(50);
-    w.tell(What::Followed { process: main });
+    w.tell(followed(&main));
     w.tell(What::Lost {
         source: "ring:exit".into(),
         count: 1,
@@ -51,9 +70,47 @@ fn a_worker_that_no_selector_selects_stays_a_member() {
     let (mut w, main) = known(50);
     let worker = w.process(60, 50, "/usr/bin/worker");
     w.processes.insert(60, worker.clone());
-    w.tell(What::Followed { process: main });
-    w.tell(What::Followed { process: worker });
+    w.tell(followed_alone(&main));
+    w.tell(followed_alone(&worker));
     w.snapshot(SnapshotReason::Start);
     w.kill(60, 99);
     assert_eq!(w.count(EventKind::Exit), 1, "its end is told");
+}
+
+#[test]
+fn an_orphan_stays_a_member_of_what_it_was_one_of() {
+    for services in [vec!["d".to_owned()], vec!["gone".to_owned()], Vec::new()] {
+        let (mut w, _) = known(50);
+        w.processes.clear();
+        let orphan = w.process(60, 1, "/usr/bin/worker");
+        w.processes.insert(60, orphan.clone());
+        let is_one = services == ["d"];
+        w.tell(What::Followed {
+            process: orphan.clone(),
+            services,
+        });
+        let let_go = |w: &World| w.effects.contains(&Effect::Forget(orphan.id));
+        assert_eq!(let_go(&w), !is_one);
+        w.snapshot(SnapshotReason::Start);
+        w.kill(60, 99);
+        assert_eq!(w.count(EventKind::Exit), usize::from(is_one));
+    }
+}
+
+#[test]
+fn who_has_ended_meanwhile_has_ended_as_a_member() {
+    let (mut w, main) = known(50);
+    let worker = w.process(60, 50, "/usr/bin/worker");
+    w.processes.insert(60, worker.clone());
+    w.tell(followed(&main));
+    w.tell(followed(&worker));
+    // Both were alive together, and the worker was the main one's: a handover, had that left with 0.
+    w.kill(50, 98);
+    w.kill(60, 99);
+    w.snapshot(SnapshotReason::Start);
+    assert_eq!(w.count(EventKind::Exit), 2);
+    assert_eq!(
+        w.finding(Kind::Crashed).actor.as_ref().map(|a| a.id.pid),
+        Some(98)
+    );
 }

@@ -86,7 +86,8 @@ fn hand_over(open: &Open<'_>, maps: &mut Maps) -> Result<(), MapError> {
         maps.inherit(pid, value)?;
     }
     // The configuration is told only later, and changes them then.
-    maps.inherit_wanted(open)
+    maps.inherit_wanted(open)?;
+    maps.inherit_members(open("MEMBERS")?)
 }
 
 impl Predecessor {

@@ -224,3 +224,29 @@ fn garbage_is_lost_and_never_panics() {
     // An event of length zero must not be read for ever.
     assert!(fanotify::parse(&[0; 48], &mut |_| ()).is_none());
 }
+
+/// In a user namespace of its own, where the limit can be lowered.
+#[test]
+fn a_lack_of_watches_is_told_and_over_when_there_are_some() {
+    let _alone = alone();
+    let dir = TempDir::new("watches");
+    assert!(Child::succeeds(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
+        let allow = |n: &str| fs::write("/proc/sys/user/max_inotify_watches", n).unwrap();
+        allow("0");
+        let mut watch = DirectoryWatch::with(None).unwrap();
+        watch.add(&dir.path().join("s"));
+        let failures: Vec<_> = watch.failures().values().collect();
+        assert!(
+            !failures.is_empty() && failures.iter().all(|why| why.contains("No space left")),
+            "{failures:?}"
+        );
+        watch.retry();
+        assert!(!watch.failures().is_empty(), "there are none yet");
+        allow("100");
+        watch.retry();
+        assert!(watch.failures().is_empty(), "{:?}", watch.failures());
+        fs::write(dir.path().join("s"), "").unwrap();
+        assert!(!drained(&mut watch).is_empty(), "it is told again");
+    }));
+}

@@ -381,7 +381,11 @@ impl Driver {
                         self.resync = Some(*reason);
                     }
                 }
-                Effect::Show(_) | Effect::Lost { .. } | Effect::Supervise(..) | Effect::Forget(_) => {}
+                Effect::Show(_)
+                | Effect::Lost { .. }
+                | Effect::Supervise(..)
+                | Effect::Member(_)
+                | Effect::Forget(_) => {}
             }
         }
         self.told.push((now, event, effects));
