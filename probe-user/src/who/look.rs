@@ -251,6 +251,10 @@ impl HolderFinder for Searching {
     fn unix(&mut self, pid: u32, inode: u64) -> Option<HeldUnix> {
         lock(&self.files).unix(pid, inode).ok()
     }
+
+    fn has_no_other(&mut self, inode: u64, holders: &[(ProcId, i32)]) -> bool {
+        lock(&self.files).has_no_other(inode, holders)
+    }
 }
 
 impl ProcessLister for Searching {
