@@ -124,11 +124,11 @@ pub(super) const TABLE: &[Without] = &[
     w("a directory that cannot be watched is named", "probe-user/src/sources/directory_watch.rs",
       &[("                    self.failures.insert(name.clone(), e.to_string());\n", "                    if !GONE { self.failures.insert(name.clone(), e.to_string()); }\n")],
       &[(UNIT, "sources::directory_watch::tests::a_lack_of_watches_is_told_and_over_when_there_are_some")]),
-    // `cargo xtask robust --machines` shows both of a whole daemon; without this its test fails, too.
+    // In a machine of its own a whole daemon goes on without this: fanotify watches directories there.
     w("a directory that could not be watched is tried again", "probe-user/src/sources/directory_watch.rs",
       &[("        if !self.failures.is_empty() {", "        if !self.failures.is_empty() && !GONE {")],
       &[(UNIT, "sources::directory_watch::tests::a_lack_of_watches_is_told_and_over_when_there_are_some")]),
-    // The same of systemd, as it starts itself anew.
+    // A real systemd that starts itself anew is followed on without this, too: a look is taken by and by.
     w("systemd that leaves the bus is followed anew", "probe-user/src/sources/systemd/session.rs",
       &[("            return (name == NAME).then_some(Heard::Left);", "            return (name == NAME && !GONE).then_some(Heard::Left);")],
       &[(UNIT, "sources::systemd::tests::systemd_that_leaves_is_out_of_sight_until_it_returns")]),
