@@ -315,7 +315,7 @@ pub(super) const TABLE: &[Without] = &[
       &[(UNIT, "fuzz::tests::proc")]),
     // The soak.
     w("a stop that was asked for is no crash", "probe-user/src/engine/process.rs",
-      &[("        } else if asked.is_some() {\n            EndKind::Asked", "        } else if asked.is_some() && !GONE {\n            EndKind::Asked")],
+      &[("} else if asked.is_some() {\n                EndKind::Asked", "} else if asked.is_some() && !GONE {\n                EndKind::Asked")],
       &[(UNIT, "engine::tests::asked_stops::a_stop_by_term_leaves_nothing_to_find"), SOAK]),
     w("what is kept for late readers is bounded", "probe-user/src/stream/kept.rs",
       &[("        while self.lines.len() > 1 && (", "        while !GONE && self.lines.len() > 1 && (")],
