@@ -574,3 +574,20 @@ pub enum What {
     /// The time of [`crate::engine::Engine::deadline`] has come.
     Timer,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_signals_are_those_of_the_contract() {
+        for d in Disposition::ALL {
+            assert_eq!(serde_json::to_value(d).unwrap(), d.name());
+        }
+        let results = ["queued", "ignored", "already_pending", "overflow", "info_lost"];
+        for word in results {
+            let result: SignalResult = serde_json::from_value(word.into()).unwrap();
+            assert_eq!(result.name(), word);
+        }
+    }
+}

@@ -63,8 +63,9 @@ pub(super) static BUSY: PerCpuArray<[u32; PROGRAMS]> = PerCpuArray::with_max_ent
 #[map]
 pub(super) static CROWDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SPARED, 0);
 
-/// Who a process was that has ended, by the lower bits of its pid: pids are given in turn, so the oldest makes room. Written in
-/// place, since each process of the host pays for it: a hash table of the least recently used costs three times as much.
+/// Who a process was that has ended, by the lower bits of its pid. Pids are given in turn, so of those that live shortly the
+/// oldest makes room; the end of an old daemon makes room for the next one with such a pid. Written in place, since each process of
+/// the host pays for it: a hash table of the least recently used costs half as much again.
 #[map]
 pub(super) static PAST: Array<Past> = Array::with_max_entries(PAST_SLOTS, 0);
 

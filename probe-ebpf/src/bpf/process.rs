@@ -4,6 +4,8 @@
 //! Meanwhile the kernel skips that program for everything else on the CPU. There each hook has spares, attached behind the
 //! first one: they do what the ones before were not run for, and find nothing to do otherwise.
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns, macros::raw_tracepoint, programs::RawTracePointContext,
 };
@@ -238,14 +240,16 @@ fn exited<const NTH: usize>(ctx: &RawTracePointContext) -> i32 {
     if let Some(past) = PAST.get_ptr_mut(pid % PAST_SLOTS)
         && !(NTH > 0 && is_past(past, pid, of))
     {
-        // SAFETY: a slot of the map, which only the end of a process with such a pid writes to. Volatile, so that this order is
-        // the one that a reader sees.
+        // SAFETY: a slot of the map. Another end of such a pid may write to it at the same moment, and a reader may read: they are
+        // bytes without invalid values, and whoever reads compares two readings and the pid.
         unsafe {
             (&raw mut (*past).whole).write_volatile(0);
+            compiler_fence(Ordering::Release);
             zero(past);
             task::describe(&raw mut (*past).task, of);
             (&raw mut (*past).ended).write_volatile(bpf_ktime_get_boot_ns());
             (&raw mut (*past).status).write_volatile(status);
+            compiler_fence(Ordering::Release);
             (&raw mut (*past).whole).write_volatile(1);
         }
     }

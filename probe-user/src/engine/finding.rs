@@ -221,7 +221,7 @@ pub enum Effect {
     Look(ProcId),
     /// The kernel shall report this process and its future children.
     Supervise(ProcId, Nanos),
-    /// It belongs to another service from now on: to be kept for the next run of probe.
+    /// It belongs to one more service from now on, or to its first: to be kept for the next run of probe.
     Member(ProcId),
     /// It belongs to none any more, and is to be reported no longer.
     Forget(ProcId),

@@ -235,6 +235,7 @@ impl ServiceState {
         for end in self.deaths.iter_mut().filter(|e| e.process.id == id) {
             (end.was_main, end.named_instead) = (false, true);
         }
+        self.crashes.retain(|e| e.process.id != id);
         let heir = self.named_by_pid_file().and_then(|id| self.member(&id))?;
         (heir.instance == instance).then(|| (heir.process.clone(), id.pid))
     }
@@ -262,12 +263,12 @@ impl ServiceState {
         let Some((mut end, heard)) = self.unread.remove(i) else {
             return;
         };
-        // How it counts is known by this.
-        self.uncounted.retain(|e| e.process.id != end.process.id);
         // A later life's end says more.
         if state.modified > end.at || self.last_end.as_ref().is_some_and(|last| last.at > end.at) {
             return;
         }
+        // How it counts is known by this.
+        self.uncounted.retain(|e| e.process.id != end.process.id);
         // Its instance counts since it was named.
         if let Some(i) = self.instances.get_mut(&end.instance) {
             let since = state.modified.max(i.root.start);

@@ -213,8 +213,11 @@ impl ServiceState {
     /// A process that ended was the main one, as is only known now.
     pub(super) fn confirm_end(&mut self, mut end: End) {
         end.was_main = true;
+        let id = end.process.id;
+        let counted = self.last_end.as_ref().is_some_and(|e| e.process.id == id);
+        let lives_anew = counted && self.generation_instance.is_some_and(|i| i > end.instance);
         // Its instance has come to count meanwhile, and was taken for a new life.
-        if self.generation_instance != Some(end.instance) {
+        if self.generation_instance != Some(end.instance) && !lives_anew {
             if self.remembered.take() != Some(end.process.id) {
                 self.generation += 1;
             }
@@ -222,8 +225,14 @@ impl ServiceState {
             self.generation_instance = Some(end.instance);
             self.ready = false;
         }
-        end.generation = self.generation;
-        self.deaths.retain(|e| e.process.id != end.process.id);
+        if !lives_anew {
+            end.generation = self.generation;
+        }
+        self.deaths.retain(|e| e.process.id != id);
+        self.crashes.retain(|e| e.process.id != id);
+        for held in self.holder_ends.iter_mut().filter(|e| e.process.id == id) {
+            (held.kind, held.asked) = (end.kind, end.asked.clone());
+        }
         if is_a_death(&end, &self.decl.signals.handled) {
             keep(&mut self.deaths, end.clone());
         }

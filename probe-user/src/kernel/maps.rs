@@ -345,18 +345,18 @@ impl Maps {
     }
 
     pub(super) fn forget(&mut self, id: ProcId) -> Result<(), MapsError> {
-        if self
-            .members
-            .get(&id.pid, 0)
-            .is_ok_and(|m| m.start_ticks == id.start_ticks)
-        {
-            remove(&mut self.members, &id.pid).map_err(|source| MapsError::Refused {
-                map: "MEMBERS",
-                source,
-            })?;
-        }
+        let member = self.members.get(&id.pid, 0);
+        let forgotten = match member {
+            Ok(m) if m.start_ticks == id.start_ticks => {
+                remove(&mut self.members, &id.pid).map_err(|source| MapsError::Refused {
+                    map: "MEMBERS",
+                    source,
+                })
+            }
+            _ => Ok(()),
+        };
         // The pid may belong to another process by now, which the fork or exec hook has put there.
-        match self.supervised.get(&id.pid, 0) {
+        let let_go = match self.supervised.get(&id.pid, 0) {
             Ok(now) if now.start == 0 || ProcId::new(id.pid, Nanos(now.start)) == id => {
                 remove(&mut self.supervised, &id.pid).map_err(|source| MapsError::Refused {
                     map: "SUPERVISED",
@@ -364,7 +364,9 @@ impl Maps {
                 })
             }
             _ => Ok(()),
-        }
+        };
+        // Neither keeps the other from being taken out.
+        forgotten.and(let_go)
     }
 
     pub(super) fn want(&mut self, wanted: &Wanted) -> Result<(), MapsError> {
@@ -387,7 +389,8 @@ impl Maps {
 
     pub(super) fn past(&self, pid: u32) -> Option<PastProcess> {
         let slot = pid % PAST_SLOTS;
-        // The kernel copies it while a program may write it for another process: twice the same is of one.
+        // The kernel copies it while a program may write it for another process. Twice the same was not being written, except by
+        // two ends of such a pid at the same moment.
         let (past, again) = (self.past.get(&slot, 0).ok()?, self.past.get(&slot, 0).ok()?);
         if past.whole != 1 || past.task.pid != pid || past.as_bytes() != again.as_bytes() {
             return None;

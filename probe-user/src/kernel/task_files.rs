@@ -52,6 +52,21 @@ pub enum TaskFilesError {
     NotHeld,
 }
 
+impl TaskFilesError {
+    /// Asked again, it may be answered: descriptors or memory were lacking.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Types(e) | Self::Broken(e) | Self::Refused { source: e, .. } => {
+                matches!(
+                    e.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
+                )
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What the program must know of this kernel.
 #[derive(Debug, Clone, Copy)]
 struct Types {
@@ -79,7 +94,8 @@ struct SocketTypes {
     shutdown: i16,
     queue: i16,
     backlog: i16,
-    dentry: i16,
+    /// Where UNIX sockets are a module, their type is not among those of the kernel.
+    dentry: Option<i16>,
     d_inode: i16,
     s_dev: i16,
 }
@@ -130,7 +146,8 @@ pub struct HeldUnix {
 #[derive(Debug, Default)]
 pub struct TaskFiles {
     types: Option<Types>,
-    one: Option<One>,
+    /// `Some(None)`: the kernel has refused it for good.
+    one: Option<Option<One>>,
 }
 
 impl TaskFiles {
@@ -195,10 +212,19 @@ impl TaskFiles {
 
     fn one(&mut self) -> Result<&One, TaskFilesError> {
         if self.one.is_none() {
-            let types = self.types()?;
-            self.one = Some(One::load(&types)?);
+            match self.types().and_then(|types| One::load(&types)) {
+                Ok(one) => self.one = Some(Some(one)),
+                Err(e) if e.is_passing() => return Err(e),
+                Err(e) => {
+                    tracing::debug!("sockets are not looked at in the files of one process: {e}");
+                    self.one = Some(None);
+                }
+            }
         }
-        self.one.as_ref().ok_or(TaskFilesError::One)
+        self.one
+            .as_ref()
+            .and_then(Option::as_ref)
+            .ok_or(TaskFilesError::One)
     }
 
     /// Whether nobody but these, as process and descriptor, has the socket open: its file has as many references as they have
@@ -250,7 +276,7 @@ impl One {
             wanted,
             no_reference: None,
         };
-        one.no_reference = one.no_reference();
+        one.no_reference = one.no_reference()?;
         Ok(one)
     }
 
@@ -266,14 +292,18 @@ impl One {
 
     /// The kernel counts from one or from zero, and counts the iterator's own reference: a file whose references are known
     /// tells.
-    fn no_reference(&self) -> Option<u64> {
-        let (one, _other) = UnixStream::pair().ok()?;
-        let inode = rustix::fs::fstat(&one).ok()?.st_ino;
+    fn no_reference(&self) -> Result<Option<u64>, TaskFilesError> {
+        let open = || -> io::Result<_> {
+            let (one, other) = UnixStream::pair()?;
+            let inode = rustix::fs::fstat(&one)?.st_ino;
+            Ok((one, other, inode))
+        };
+        let (one, _other, inode) = open().map_err(TaskFilesError::Broken)?;
         let pid = std::process::id();
-        let single = self.ask(pid, inode).ok()?.references;
-        let _second = one.try_clone().ok()?;
-        let double = self.ask(pid, inode).ok()?.references;
-        (double == single + 1).then(|| single.checked_sub(1)).flatten()
+        let single = self.ask(pid, inode)?.references;
+        let _second = one.try_clone().map_err(TaskFilesError::Broken)?;
+        let double = self.ask(pid, inode)?.references;
+        Ok((double == single + 1).then(|| single.checked_sub(1)).flatten())
     }
 }
 
@@ -329,7 +359,7 @@ impl SocketTypes {
             shutdown: offset("sock", "sk_shutdown")?,
             queue: offset("sock", "sk_receive_queue.qlen")?,
             backlog: offset("sock", "sk_max_ack_backlog")?,
-            dentry: offset("unix_sock", "path.dentry")?,
+            dentry: offset("unix_sock", "path.dentry").ok(),
             d_inode: offset("dentry", "d_inode")?,
             s_dev: offset("super_block", "s_dev")?,
         })

@@ -97,7 +97,7 @@ pub(super) fn cost(said: &Said) -> usize {
         Said::Event(s) => {
             size_of_val(&**s)
                 + 2 * (s.service.len() + s.summary.len() + s.subject.as_ref().map_or(0, String::len))
-                + 2 * told(&s.facts)
+                + 2 * cost_of(&s.facts)
                 + process(s.process.as_deref())
                 + process(s.actor.as_deref())
         }
@@ -125,7 +125,7 @@ fn process(process: Option<&Process>) -> usize {
     })
 }
 
-fn told(facts: &Facts) -> usize {
+fn cost_of(facts: &Facts) -> usize {
     let size = |fact: &Fact| match fact {
         Fact::Word(text) => size_of::<Fact>() + text.len(),
         Fact::Other(v) => value(v),

@@ -85,6 +85,8 @@ impl Looker {
             if !certain && let Some(anew) = self.observer.site_anew(&site, &view) {
                 state = anew;
                 asked = self.take_asked();
+                // Whoever else had it open a moment ago has let it go.
+                certain = asked.is_none() && state.sockets.iter().all(|s| all_holders(&self.files, s));
             }
         }
         state.address = address.clone();

@@ -211,7 +211,11 @@ pub(super) fn one(types: &Types, socket: &SocketTypes, wanted: i32) -> Vec<Instr
     ] {
         a.read(entry.at(field), size, 8, from);
     }
-    a.follow(9, 8, socket.dentry, entry);
+    match socket.dentry {
+        Some(offset) => a.follow(9, 8, offset, entry),
+        // Nothing lies there: the rest is zero.
+        None => a.push(code::MOVE_IMMEDIATE, 9, 0, 0, 0),
+    }
     a.follow(9, 9, socket.d_inode, entry);
     a.read(entry.at(offset_of!(OneEntry, file_inode)), 8, 9, types.i_ino);
     a.follow(9, 9, types.i_sb, entry);

@@ -173,9 +173,11 @@ pub(super) fn run(
     of: Option<u32>,
     bytes: &mut Vec<u8>,
 ) -> Result<(), TaskFilesError> {
+    // Kernels before 6.1 know the first word only, and refuse what has more than zeroes behind it: they would take no process
+    // for every process.
     let task = of.map(|pid| OfTask {
-        thread: pid,
-        process: 0,
+        thread: 0,
+        process: pid,
         pidfd: 0,
     });
     let link = bpf(

@@ -1,7 +1,7 @@
 //! Which processes hold a socket, and through which descriptor.
 //!
-//! The kernel keeps no such list. Known holders are verified first, then the descriptors of processes related to them are
-//! read, then everything is searched: by the kernel's iterator over open files, and where that is missing or silent, by a
+//! The kernel keeps no such list. Known holders are verified first. If it is not certain that they are all, the descriptors of
+//! processes related to them are read, then everything is searched: by the kernel's iterator over open files, and where that is missing or silent, by a
 //! walk of `/proc`.
 
 use std::{
