@@ -1,9 +1,9 @@
 //! From nothing to a joined snapshot.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use anyhow::bail;
-use probe_tests::{Probed, Sandbox, probe_binary};
+use probe_tests::{Probed, Sandbox, probe_binary, until_within};
 use probe_user::clock;
 
 use super::Measure;
@@ -27,6 +27,8 @@ pub(super) const MEASURE: Measure = Measure {
 
 const PROCESSES: usize = 5_000;
 const SERVICES: usize = 20;
+/// More than run on a host that does nothing else.
+const FEW: usize = 1_000;
 const ROUNDS: usize = 9;
 const LSOF_ROUNDS: usize = 2;
 
@@ -36,7 +38,12 @@ fn run(rows: &mut [Row]) -> anyhow::Result<()> {
     let exe = sandbox.install(&std::env::current_exe()?, "watched");
     let directory = sandbox.dir().display().to_string();
     let _daemons = Load::start(&exe, &["daemons", &directory, &SERVICES.to_string()])?;
-    // Those of the measure before this one may still be ending.
+    // Those of the measure before this one end in their own time.
+    until_within(
+        Duration::from_secs(120),
+        "those of the measure before have ended",
+        || process::count() < FEW,
+    );
     let _bystanders = Load::own(&["bystanders", &PROCESSES.to_string(), "20"])?;
     let beside = process::count();
     let config = super::declare_daemons(&sandbox, &exe, SERVICES);
