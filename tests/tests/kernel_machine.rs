@@ -267,6 +267,7 @@ fn a_machine_without_inotify_watches_says_what_is_noticed_late_and_recovers() {
         .as_object()
         .and_then(|said| said.iter().next())
         .unwrap_or_else(|| panic!("it says nothing: {said}\n{}", scene.probed.log()));
+    assert!(what.starts_with("the close of a socket of"), "{what}: {said}");
     let said = format!(
         "{what} will be noticed late: {}",
         why.as_str().unwrap_or_default()

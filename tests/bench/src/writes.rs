@@ -69,10 +69,12 @@ impl Writes {
     }
 }
 
-/// The first one between these times.
+/// The last one between these times: what was read at `until` had been written by it, and before it may lie those of other lines,
+/// of the signal for example.
 pub(crate) fn between(writes: &[Nanos], from: Nanos, until: Nanos) -> Option<Nanos> {
-    let first = writes.partition_point(|at| *at < from);
-    writes.get(first).copied().filter(|at| *at <= until)
+    let later = writes.partition_point(|at| *at <= until);
+    let last = later.checked_sub(1).and_then(|at| writes.get(at));
+    last.copied().filter(|at| *at >= from)
 }
 
 impl Drop for Writes {
