@@ -124,7 +124,8 @@ pub(super) const TABLE: &[Without] = &[
     w("a directory that cannot be watched is named", "probe-user/src/sources/directory_watch.rs",
       &[("                    self.failures.insert(name.clone(), e.to_string());\n", "                    if !GONE { self.failures.insert(name.clone(), e.to_string()); }\n")],
       &[(UNIT, "sources::directory_watch::tests::a_lack_of_watches_is_told_and_over_when_there_are_some")]),
-    // In a machine of its own a whole daemon goes on without this: fanotify watches directories there.
+    // In a machine of its own a whole daemon goes on without this: fanotify watches directories there. What its test holds is that
+    // `Runtime::follow_sockets` tries again what it could not watch.
     w("a directory that could not be watched is tried again", "probe-user/src/sources/directory_watch.rs",
       &[("        if !self.failures.is_empty() {", "        if !self.failures.is_empty() && !GONE {")],
       &[(UNIT, "sources::directory_watch::tests::a_lack_of_watches_is_told_and_over_when_there_are_some")]),
