@@ -41,10 +41,7 @@ const PEERS: [(&str, &str); 9] = [
     ("iproute2", "ss: who listens"),
     ("monit", "notices that a daemon is gone"),
     ("bpftrace", "reports exits, and the daemon's writes"),
-    (
-        "libbpf-tools",
-        "exitsnoop, sigsnoop, bindsnoop: print what a hook tells",
-    ),
+    ("libbpf-tools", "exitsnoop, sigsnoop: print what a hook tells"),
     ("nginx-light", "throughput beside probe"),
     ("redis-server", "throughput beside probe"),
     ("redis-tools", "redis-benchmark makes the load"),

@@ -26,7 +26,7 @@ pub(crate) struct Snoop {
 }
 
 /// Name, command, and in which column of a line the process stands that ended.
-const ALL: [(&str, &[&str], usize); 4] = [
+const ALL: [(&str, &[&str], usize); 3] = [
     ("exitsnoop", &["exitsnoop"], 1),
     ("sigsnoop", &["sigsnoop", "-s", "9"], 4),
     (
@@ -40,14 +40,17 @@ const ALL: [(&str, &[&str], usize); 4] = [
         ],
         1,
     ),
-    ("bindsnoop", &["bindsnoop"], 1),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What has no part in a measure of ends.
+const OTHERS: &str =
+    "bindsnoop and solisten tell of binds and listens, of which no end is one, and need kprobes";
+
 /// Those that run here, and why others don't.
 pub(crate) fn all() -> anyhow::Result<(Vec<Snoop>, Vec<String>)> {
-    let (mut running, mut skipped) = (Vec::new(), Vec::new());
+    let (mut running, mut skipped) = (Vec::new(), vec![OTHERS.to_owned()]);
     for (name, command, _) in ALL {
         if !crate::peer::is_there(name) {
             skipped.push(format!("{name} is not installed"));
